@@ -1,0 +1,23 @@
+"""SPADE: semantic image synthesis with spatially-adaptive normalization.
+
+An independent implementation of Park et al., CVPR 2019, arXiv:1903.07291, that reads the published
+weights.
+"""
+
+from .checkpoint import load_generator, save_generator
+from .discriminator import MultiscaleDiscriminator
+from .encoder import Encoder
+from .generator import SpadeGenerator
+from .semantics import semantics
+
+Discriminator = MultiscaleDiscriminator  # the only one that anybody needs from outside
+
+__all__ = [
+    "Discriminator",
+    "Encoder",
+    "MultiscaleDiscriminator",
+    "SpadeGenerator",
+    "load_generator",
+    "save_generator",
+    "semantics",
+]

@@ -1,0 +1,76 @@
+"""The discriminator: is this photo real, and does it fit its label map?"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .normalization import SpectralNormConv2d
+
+
+class PatchDiscriminator(nn.Module):
+    """Five convolutions that judge overlapping patches; its layers serve for feature matching too.
+
+    Args:
+        in_channels: planes of the label map and of the photo together.
+        ndf: width of the first layer.
+    """
+
+    def __init__(self, in_channels: int, ndf: int = 64):
+        super().__init__()
+        widths = [min(ndf * factor, 512) for factor in (1, 2, 4, 8)]
+        self.model0 = nn.Sequential(
+            nn.Conv2d(in_channels, widths[0], kernel_size=4, stride=2, padding=2),
+            nn.LeakyReLU(0.2),
+        )
+        self.model1 = _normalized_layer(widths[0], widths[1], stride=2)
+        self.model2 = _normalized_layer(widths[1], widths[2], stride=2)
+        self.model3 = _normalized_layer(widths[2], widths[3], stride=1)
+        self.model4 = nn.Sequential(nn.Conv2d(widths[3], 1, kernel_size=4, stride=1, padding=2))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        outputs = []
+        for layer in (self.model0, self.model1, self.model2, self.model3, self.model4):
+            x = layer(x)
+            outputs.append(x)
+        return outputs
+
+
+def _normalized_layer(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    convolution = SpectralNormConv2d(
+        in_channels, out_channels, kernel_size=4, stride=stride, padding=2, bias=False
+    )
+    normalized = nn.Sequential(convolution, nn.InstanceNorm2d(out_channels))
+    return nn.Sequential(normalized, nn.LeakyReLU(0.2))
+
+
+class MultiscaleDiscriminator(nn.Module):
+    """Two patch discriminators, the second of which sees everything at half the size.
+
+    Args:
+        ndf: width of the first layer.
+        semantic_channels: planes of the label map.
+
+    Source: Park et al., CVPR 2019, arXiv:1903.07291, appendix A; Wang et al., CVPR 2018,
+    arXiv:1711.11585, section 3.2.
+    """
+
+    def __init__(self, ndf: int = 64, semantic_channels: int = 36):
+        super().__init__()
+        self.discriminator_0 = PatchDiscriminator(semantic_channels + 3, ndf)
+        self.discriminator_1 = PatchDiscriminator(semantic_channels + 3, ndf)
+
+    def forward(self, semantics: Tensor, image_pm1: Tensor) -> list[list[Tensor]]:
+        """Judge photos together with their label maps.
+
+        Args:
+            semantics: (B, 36, H, W) float, see spade.semantics.
+            image_pm1: (B, 3, H, W) float in -1..1.  In training, fake and real ones belong into one
+                batch, so that both are normalised alike.
+
+        Returns:
+            For each of the two scales the outputs of its five layers; the last is the score of
+            each patch, (B, 1, h, w), unbounded: above 0 "real", below 0 "fake" with the hinge loss.
+        """
+        x = torch.cat([semantics, image_pm1], dim=1)  # (B, 39, H, W)
+        half = F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
+        return [self.discriminator_0(x), self.discriminator_1(half)]

@@ -1,0 +1,224 @@
+"""The generator: from a label map to a photo."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from utils.images import pm1_to_u8
+from utils.modes import evaluation_mode
+
+from .normalization import SPADE, SpectralNormConv2d
+from .semantics import semantics as make_semantics
+
+# How many times the start grid is doubled; the names are those of the published training option.
+DOUBLINGS = {"normal": 5, "more": 6, "most": 7}
+
+
+class SpadeBlock(nn.Module):
+    """A residual block with SPADE in front of each convolution.
+
+    Args:
+        in_channels, out_channels: widths; if they differ, the shortcut is learned as well.
+        hidden, semantic_channels: see SPADE.
+
+    Source: Park et al., CVPR 2019, arXiv:1903.07291, figure 4 (right).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, hidden: int = 128, semantic_channels: int = 36
+    ):
+        super().__init__()
+        middle = min(in_channels, out_channels)
+        self.conv_0 = SpectralNormConv2d(in_channels, middle, kernel_size=3, padding=1)
+        self.conv_1 = SpectralNormConv2d(middle, out_channels, kernel_size=3, padding=1)
+        self.norm_0 = SPADE(in_channels, semantic_channels, hidden)
+        self.norm_1 = SPADE(middle, semantic_channels, hidden)
+        self.learned_shortcut = in_channels != out_channels
+        if self.learned_shortcut:
+            self.conv_s = SpectralNormConv2d(in_channels, out_channels, kernel_size=1, bias=False)
+            self.norm_s = SPADE(in_channels, semantic_channels, hidden)
+
+    def forward(self, x: Tensor, semantics: Tensor) -> Tensor:
+        """x (B, in, h, w) and semantics (B, 36, H, W) -> (B, out, h, w)."""
+        shortcut = self.conv_s(self.norm_s(x, semantics)) if self.learned_shortcut else x
+        x = self.conv_0(F.leaky_relu(self.norm_0(x, semantics), 0.2))  # (B, middle, h, w)
+        x = self.conv_1(F.leaky_relu(self.norm_1(x, semantics), 0.2))  # (B, out, h, w)
+        return shortcut + x
+
+
+class SpadeGenerator(nn.Module):
+    """Draw a photo into a label map: seven residual blocks from a grid of 4x8 to 256x512.
+
+    Args:
+        ngf: width of the last block; the first has 16 times as much.
+        upsampling: "normal", "more" (the published Cityscapes weights) or "most": the start grid is
+            32, 64 or 128 times smaller than the photo.
+        z_dim: numbers in the latent that sets the style; None for a generator without one.
+        size: (width, height) in pixels of the photos it is made for.  With a latent it is the only
+            size; without one, any multiple of the upsampling factor works.
+        hidden, semantic_channels: see SPADE.
+
+    Raises:
+        ValueError: another upsampling, or a size that is no multiple of its factor.
+
+    Source: Park et al., CVPR 2019, arXiv:1903.07291, appendix A.
+    """
+
+    def __init__(
+        self,
+        ngf: int = 64,
+        upsampling: str = "more",
+        z_dim: int | None = None,
+        size: tuple[int, int] = (512, 256),
+        hidden: int = 128,
+        semantic_channels: int = 36,
+    ):
+        super().__init__()
+        if upsampling not in DOUBLINGS:
+            raise ValueError(f'upsampling is {upsampling!r}, expected "normal", "more" or "most".')
+        size = (int(size[0]), int(size[1]))
+        # All that a saved file needs besides the weights.
+        self.settings = {
+            "ngf": ngf,
+            "upsampling": upsampling,
+            "z_dim": z_dim,
+            "size": size,
+            "hidden": hidden,
+            "semantic_channels": semantic_channels,
+        }
+        self.upsampling = upsampling
+        self.z_dim = z_dim
+        self.size = size
+        self.semantic_channels = semantic_channels
+        self.factor = 2 ** DOUBLINGS[upsampling]
+        grid_height, grid_width = self._start_grid(height=size[1], width=size[0])
+
+        def block(in_channels: int, out_channels: int) -> SpadeBlock:
+            return SpadeBlock(in_channels, out_channels, hidden, semantic_channels)
+
+        if z_dim is None:
+            self.fc = nn.Conv2d(semantic_channels, 16 * ngf, kernel_size=3, padding=1)
+        else:
+            self.fc = nn.Linear(z_dim, 16 * ngf * grid_height * grid_width)
+        self.head_0 = block(16 * ngf, 16 * ngf)
+        self.G_middle_0 = block(16 * ngf, 16 * ngf)
+        self.G_middle_1 = block(16 * ngf, 16 * ngf)
+        self.up_0 = block(16 * ngf, 8 * ngf)
+        self.up_1 = block(8 * ngf, 4 * ngf)
+        self.up_2 = block(4 * ngf, 2 * ngf)
+        self.up_3 = block(2 * ngf, ngf)
+        if upsampling == "most":
+            self.up_4 = block(ngf, ngf // 2)
+        last = ngf // 2 if upsampling == "most" else ngf
+        self.conv_img = nn.Conv2d(last, 3, kernel_size=3, padding=1)
+
+    def forward(self, semantics: Tensor, z: Tensor | None = None) -> Tensor:
+        """Draw photos into semantic planes.
+
+        Args:
+            semantics: (B, 36, H, W) float, see spade.semantics.
+            z: (B, z_dim) float, only for a generator that has a latent.  None is a z of zeros, the
+                mean of the prior: forward() draws no random numbers.
+
+        Returns:
+            image_pm1, (B, 3, H, W) float in -1..1.
+
+        Raises:
+            ValueError: H or W does not suit the upsampling, or z does not suit the generator.
+        """
+        x = self._start(semantics, z)  # (B, 16 ngf, h, w)
+        x = self.head_0(x, semantics)
+        x = self.G_middle_0(_double(x), semantics)  # (B, 16 ngf, 2 h, 2 w)
+        if self.upsampling != "normal":
+            x = _double(x)  # (B, 16 ngf, 4 h, 4 w); the sizes below are those of "more"
+        x = self.G_middle_1(x, semantics)
+        x = self.up_0(_double(x), semantics)  # (B, 8 ngf, H / 8, W / 8)
+        x = self.up_1(_double(x), semantics)  # (B, 4 ngf, H / 4, W / 4)
+        x = self.up_2(_double(x), semantics)  # (B, 2 ngf, H / 2, W / 2)
+        x = self.up_3(_double(x), semantics)  # (B, ngf, H, W)
+        if self.upsampling == "most":
+            x = self.up_4(_double(x), semantics)  # (B, ngf / 2, H, W)
+        return torch.tanh(self.conv_img(F.leaky_relu(x, 0.2)))  # (B, 3, H, W)
+
+    @torch.no_grad()
+    def synthesize(
+        self,
+        label_ids: Tensor,
+        instance_ids: Tensor | None = None,
+        z: Tensor | None = None,
+        precision: str = "exact",
+    ) -> Tensor:
+        """Draw photos into label maps: evaluation mode, no gradients; maps may be on any device.
+
+        Args:
+            label_ids: (H, W) or (B, H, W) integers, Cityscapes label ids 0..33, already at the size
+                of the photo to make.
+            instance_ids: the same shape, or None for edges between classes only.
+            z: (B, z_dim) float, or None; B is 1 for a single map.
+            precision: "exact" computes in float32, "bf16" in bfloat16 where that is safe: faster on
+                a recent GPU, and slightly different.
+
+        Returns:
+            image_u8, (3, H, W) or (B, 3, H, W) uint8 RGB on the generator's device.
+
+        Raises:
+            ValueError: see spade.semantics and forward; another precision.
+        """
+        if precision not in ("exact", "bf16"):
+            raise ValueError(f'precision is {precision!r}, expected "exact" or "bf16".')
+        device = self.conv_img.weight.device
+        planes = make_semantics(label_ids.to(device), instance_ids)  # (B, 36, H, W)
+        z = None if z is None else z.to(device)
+        use_bf16 = precision == "bf16"
+        with evaluation_mode(self), torch.autocast(device.type, torch.bfloat16, use_bf16):
+            image_pm1 = self(planes, z)  # (B, 3, H, W)
+        image_u8 = pm1_to_u8(image_pm1.float())
+        return image_u8[0] if label_ids.dim() == 2 else image_u8
+
+    def _start(self, semantics: Tensor, z: Tensor | None) -> Tensor:
+        """The first features, (B, 16 ngf, h, w), from the planes or from z."""
+        if semantics.dim() != 4 or semantics.shape[1] != self.semantic_channels:
+            raise ValueError(
+                f"semantics has shape {tuple(semantics.shape)}, expected (B, "
+                f"{self.semantic_channels}, H, W): make it with spade.semantics(label_ids)."
+            )
+        batch, _, height, width = semantics.shape
+        grid = self._start_grid(height, width)
+        if self.z_dim is None:
+            if z is not None:
+                raise ValueError("This generator has no latent: leave z out, or set z_dim.")
+            return self.fc(F.interpolate(semantics, size=grid, mode="nearest"))
+        if (width, height) != self.size:
+            raise ValueError(
+                f"The label map is {width}x{height} (width x height), and this generator has a "
+                f"latent and makes one size only: resize the map to {self.size[0]}x{self.size[1]}."
+            )
+        if z is None:
+            z = semantics.new_zeros(batch, self.z_dim)
+        if z.shape != (batch, self.z_dim):
+            raise ValueError(
+                f"z has shape {tuple(z.shape)}, expected ({batch}, {self.z_dim}): one row for each "
+                "label map."
+            )
+        return self.fc(z).reshape(batch, -1, *grid)
+
+    def _start_grid(self, height: int, width: int) -> tuple[int, int]:
+        """(rows, columns) of the start grid; ValueError unless both sides are multiples."""
+        if height % self.factor or width % self.factor or not height or not width:
+            raise ValueError(
+                f"The size {width}x{height} (width x height) does not work: with "
+                f'upsampling="{self.upsampling}" both must be multiples of {self.factor}; '
+                f"the nearest are {_nearest_multiples(width, self.factor)} wide and "
+                f"{_nearest_multiples(height, self.factor)} high."
+            )
+        return height // self.factor, width // self.factor
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def _nearest_multiples(length: int, factor: int) -> str:
+    """ "192 or 256" for 250 and 64; "256" for 256."""
+    below, above = length // factor * factor, -(-length // factor) * factor
+    return " or ".join(str(x) for x in sorted({below, above} - {0}) or [factor])

@@ -1,0 +1,137 @@
+"""The two normalisations of SPADE: spatially-adaptive for activations, spectral for weights.
+
+Attribute names in this package (param_free_norm, mlp_shared, head_0, weight_orig ...) are fixed by
+the published checkpoints.
+"""
+
+import contextlib
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class SPADE(nn.Module):
+    """Normalise, then scale and shift every pixel by what the label map says there.
+
+    ``normalized * (1 + gamma) + beta``, where gamma and beta are convolutions of the label map.
+
+    Args:
+        channels: width of the activations.
+        semantic_channels: planes of the label map.
+        hidden: width between the label map and gamma or beta.
+
+    Source: Park et al., CVPR 2019, arXiv:1903.07291, equation 1 and appendix A; the 1 is the
+    published code's.
+    """
+
+    def __init__(self, channels: int, semantic_channels: int = 36, hidden: int = 128):
+        super().__init__()
+        self.param_free_norm = nn.BatchNorm2d(channels, affine=False)
+        self.mlp_shared = nn.Sequential(
+            nn.Conv2d(semantic_channels, hidden, kernel_size=3, padding=1), nn.ReLU()
+        )
+        self.mlp_gamma = nn.Conv2d(hidden, channels, kernel_size=3, padding=1)
+        self.mlp_beta = nn.Conv2d(hidden, channels, kernel_size=3, padding=1)
+
+    def forward(self, x: Tensor, semantics: Tensor) -> Tensor:
+        """x (B, C, h, w) and semantics (B, 36, H, W), any H and W -> (B, C, h, w)."""
+        normalized = self.param_free_norm(x)  # (B, C, h, w)
+        planes = F.interpolate(semantics, size=x.shape[-2:], mode="nearest")  # (B, 36, h, w)
+        features = self.mlp_shared(planes)  # (B, hidden, h, w)
+        gamma = self.mlp_gamma(features)  # (B, C, h, w)
+        beta = self.mlp_beta(features)  # (B, C, h, w)
+        return normalized * (1 + gamma) + beta
+
+
+class SpectralNormConv2d(nn.Module):
+    """A convolution whose weight is divided by its largest singular value.
+
+    The value is u . W v, W being the weight as a matrix (out, rest) and u, v its singular vectors,
+    which one step of power iteration a forward call in training mode keeps up to date; in
+    evaluation mode they stay as they are.
+
+    Own module, because torch's newer parametrization has other keys than the published files
+    (weight_orig, weight_u, weight_v), and its older hook cannot be deep-copied after training.
+
+    Source: Miyato et al., ICLR 2018, arXiv:1802.05957, algorithm 1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
+    ):
+        super().__init__()
+        plain = nn.Conv2d(in_channels, out_channels, kernel_size, bias=bias)
+        self.weight_orig = plain.weight
+        self.bias = plain.bias
+        self.stride = stride
+        self.padding = padding
+        rest = plain.weight[0].numel()
+        self.register_buffer("weight_u", F.normalize(torch.randn(out_channels), dim=0))
+        self.register_buffer("weight_v", F.normalize(torch.randn(rest), dim=0))
+
+    @torch.no_grad()
+    def power_iteration(self) -> None:
+        """Move u and v one step towards the first singular vectors."""
+        with _no_autocast(self.weight_orig):
+            matrix = self.weight_orig.flatten(1)  # (out, rest)
+            self.weight_v.copy_(F.normalize(matrix.t() @ self.weight_u, dim=0))
+            self.weight_u.copy_(F.normalize(matrix @ self.weight_v, dim=0))
+
+    def normalized_weight(self) -> Tensor:
+        """The weight that the convolution uses: weight_orig / (u . W v)."""
+        # In full precision: a largest singular value in bfloat16 would be off by up to 0.4 %.
+        with _no_autocast(self.weight_orig):
+            matrix = self.weight_orig.flatten(1)  # (out, rest)
+            # Clones: the next call changes u and v, and backward still needs these.
+            sigma = self.weight_u.clone() @ (matrix @ self.weight_v.clone())
+            return self.weight_orig / sigma
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.power_iteration()
+        return F.conv2d(x, self.normalized_weight(), self.bias, self.stride, self.padding)
+
+    def folded(self) -> nn.Conv2d:
+        """A plain convolution with today's normalised weight."""
+        out_channels, in_channels, kernel_size, _ = self.weight_orig.shape
+        has_bias = self.bias is not None
+        plain = nn.Conv2d(
+            in_channels, out_channels, kernel_size, self.stride, self.padding, bias=has_bias,
+            device="meta",
+        )  # fmt: skip
+        plain.weight = nn.Parameter(self.normalized_weight().detach())
+        plain.bias = nn.Parameter(self.bias.detach().clone()) if has_bias else None
+        return plain.train(self.training)
+
+    def extra_repr(self) -> str:
+        return f"weight={tuple(self.weight_orig.shape)}, stride={self.stride}"
+
+
+def _no_autocast(weight: Tensor) -> contextlib.AbstractContextManager:
+    """Keep the dtype of the weights; those on the meta device have only shapes, and no autocast."""
+    if weight.is_meta:
+        return contextlib.nullcontext()
+    return torch.autocast(weight.device.type, enabled=False)
+
+
+def fold_spectral_norm(network: nn.Module) -> nn.Module:
+    """Replace each SpectralNormConv2d inside by a plain convolution, in place.
+
+    The outputs in evaluation mode stay the same, the division is done once; a generator that is to
+    be trained further should keep its spectral norms.
+
+    Returns:
+        The same network, whose keys are then ``weight`` instead of weight_orig, _u and _v.
+    """
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, SpectralNormConv2d):
+                setattr(parent, name, child.folded())
+    return network

@@ -1,0 +1,70 @@
+"""From a label map to the planes that the generator reads."""
+
+import torch
+from torch import Tensor
+
+from utils.labels import check_label_ids
+
+# The published Cityscapes weights fix the number of planes: ids 0..33, a spare one, and the edges.
+LABEL_PLANES = 35
+SEMANTIC_CHANNELS = LABEL_PLANES + 1
+
+
+def instance_edges(ids: Tensor) -> Tensor:
+    """Mark every pixel whose id differs from its left, right, upper or lower neighbour's.
+
+    Args:
+        ids: (B, H, W) integers.
+
+    Returns:
+        (B, H, W) bool; both sides of a border are marked, the image's rim is not.
+    """
+    edges = torch.zeros_like(ids, dtype=torch.bool)
+    across = ids[:, :, 1:] != ids[:, :, :-1]
+    edges[:, :, 1:] |= across
+    edges[:, :, :-1] |= across
+    down = ids[:, 1:] != ids[:, :-1]
+    edges[:, 1:] |= down
+    edges[:, :-1] |= down
+    return edges
+
+
+def semantics(label_ids: Tensor, instance_ids: Tensor | None = None) -> Tensor:
+    """Turn a label map into 35 one-hot planes and one plane of instance edges.
+
+    Args:
+        label_ids: (H, W) or (B, H, W) integers, Cityscapes label ids 0..33.  Resize them (nearest
+            neighbour) first: edges are drawn at the size in which the generator sees them.
+        instance_ids: the same shape, any integers that tell objects apart; None draws the edges
+            between classes only, which is what one has without instance maps.
+
+    Returns:
+        (B, 36, H, W) float32 of 0 and 1 on the device of label_ids; B is 1 for a single map.
+
+    Raises:
+        ValueError: these are no label ids (but train ids, colours, 255 ...), or the instance map
+            does not fit.
+
+    Source: Park et al., CVPR 2019, arXiv:1903.07291; the edge plane is pix2pixHD's
+    (Wang et al., CVPR 2018, arXiv:1711.11585, section 3.3).
+    """
+    check_label_ids(label_ids)
+    if instance_ids is None:
+        instance_ids = label_ids
+    elif instance_ids.shape != label_ids.shape:
+        raise ValueError(
+            f"instance_ids has shape {tuple(instance_ids.shape)}, label_ids has "
+            f"{tuple(label_ids.shape)}: resize both to one size with nearest-neighbour."
+        )
+    elif instance_ids.is_floating_point():
+        raise ValueError(
+            f"instance_ids has dtype {instance_ids.dtype}, expected integers: resize instance maps "
+            "with nearest-neighbour and keep them int32."
+        )
+    height, width = label_ids.shape[-2:]
+    classes = label_ids.reshape(-1, 1, height, width).long()
+    instances = instance_ids.to(classes.device).reshape(-1, height, width).long()
+    planes = torch.zeros(classes.shape[0], SEMANTIC_CHANNELS, height, width, device=classes.device)
+    planes.scatter_(1, classes, 1.0)
+    planes[:, LABEL_PLANES] = instance_edges(instances).float()
+    return planes

@@ -1,0 +1,67 @@
+"""The setup cell, unchanged, where Colab puts it: an empty folder, google.colab imported."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from tools.run_notebooks import execute
+from tools.setup_cell import REPOSITORY_URL, SOURCE
+
+ROOT = Path(__file__).resolve().parents[1]
+COLAB = 'import sys, types\nsys.modules["google.colab"] = types.ModuleType("google.colab")'
+REPORT = """\
+import utils
+print(ROOT.relative_to(Path.cwd()), Path(utils.__file__).relative_to(Path.cwd()))
+print(sys.path.count(str(ROOT)))"""
+
+
+def git(*arguments, folder):
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.invalid"]
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A bare repository of the working tree's modules, committed or not."""
+    if shutil.which("git") is None:
+        pytest.skip("needs git")
+    work = tmp_path / "work"
+    for package in ("utils", "spade"):
+        shutil.copytree(
+            ROOT / package, work / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    shutil.copy(ROOT / "requirements-colab.txt", work)
+    git("init", "--quiet", folder=work)
+    git("add", "--all", folder=work)
+    git("commit", "--quiet", "--no-verify", "--message=all", folder=work)
+    git("clone", "--quiet", "--bare", str(work), str(tmp_path / "bare.git"), folder=tmp_path)
+    return tmp_path / "bare.git"
+
+
+def text_outputs(notebook):
+    return [out.get("text", "") for cell in notebook.cells for out in cell.get("outputs", [])]
+
+
+@pytest.mark.parametrize("cells", [[COLAB, SOURCE, SOURCE], [SOURCE]], ids=["colab", "elsewhere"])
+def test_a_notebook_on_its_own_fetches_the_project(cells, repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_REPOSITORY", repository.as_uri())
+    content = tmp_path / "content"
+    content.mkdir()
+    notebook = new_notebook(cells=[new_code_cell(source) for source in [*cells, REPORT]])
+    execute(notebook, content)
+    # the clone's package, named once on the path, and nothing else printed
+    assert "".join(text_outputs(notebook)) == "street-to-map street-to-map/utils/__init__.py\n1\n"
+    assert [entry.name for entry in content.iterdir()] == ["street-to-map"]
+
+
+def test_a_notebook_in_the_repository_uses_it():
+    notebook = new_notebook(cells=[new_code_cell(SOURCE), new_code_cell("print(ROOT)")])
+    execute(notebook, ROOT / "notebooks")
+    assert text_outputs(notebook) == [f"{ROOT}\n"]
+
+
+def test_the_address_is_in_the_cell():
+    assert SOURCE.count(REPOSITORY_URL) == 1

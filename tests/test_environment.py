@@ -1,0 +1,79 @@
+"""requirements.txt, environment.yml and requirements-colab.txt say the same; Colab has the rest."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[1]
+CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}  # where conda-forge's differ
+OPENS_NOTEBOOKS = {"jupyterlab", "ipykernel"}  # Colab has its own way
+# Colab's versions in August 2026.  None: present, version not noted; such bounds are kept low.
+COLAB = {
+    "torch": "2.11",
+    "torchvision": "0.26",
+    "numpy": "2.1",
+    "pillow": "11.3",
+    "matplotlib": "3.10",
+    "ipywidgets": "7.7.1",
+    "accelerate": None,
+    "safetensors": None,
+    "tqdm": None,
+}
+
+
+def requirements(file_name):
+    """{name: Requirement} of a requirements file, without the lines that include another."""
+    lines = (line.split("#")[0].strip() for line in (ROOT / file_name).read_text().splitlines())
+    parsed = [Requirement(line) for line in lines if line and not line.startswith("-")]
+    return {requirement.name: requirement for requirement in parsed}
+
+
+def conda_requirements():
+    """(conda's, pip's) {name: Requirement} of environment.yml."""
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert set(environment) == {"name", "channels", "dependencies"}
+    assert environment["channels"] == ["conda-forge"]
+    *conda, pip = environment["dependencies"]
+    assert set(pip) == {"pip"}, "the pip section comes last"
+    return tuple({r.name: r for r in map(Requirement, lines)} for lines in (conda, pip["pip"]))
+
+
+def test_environment_yml_equals_requirements_txt():
+    conda, pip = conda_requirements()
+    assert str(conda.pop("python").specifier) == ">=3.10"
+    assert str(conda.pop("pip").specifier) == ""
+    required = {
+        CONDA_NAMES.get(name, name) if name not in pip else name: str(requirement.specifier)
+        for name, requirement in requirements("requirements.txt").items()
+    }
+    assert {name: str(r.specifier) for name, r in {**conda, **pip}.items()} == required
+    assert not set(conda) & set(pip)
+
+
+def test_bounds_are_lower_bounds():
+    for requirement in requirements("requirements.txt").values():
+        assert [s.operator for s in requirement.specifier] == [">="], str(requirement)
+
+
+@pytest.mark.parametrize("name", sorted(requirements("requirements.txt")))
+def test_colab_keeps_its_own_packages(name):
+    requirement = requirements("requirements.txt")[name]
+    if name in COLAB:
+        assert COLAB[name] is None or requirement.specifier.contains(COLAB[name])
+        assert name not in requirements("requirements-colab.txt"), "Colab has it already"
+    elif name not in OPENS_NOTEBOOKS:
+        colab = requirements("requirements-colab.txt")
+        assert name in colab, f"Colab lacks {name}: add it to requirements-colab.txt"
+        assert colab[name].specifier == requirement.specifier
+
+
+def test_colab_installs_nothing_else():
+    assert set(requirements("requirements-colab.txt")) <= set(requirements("requirements.txt"))
+
+
+def test_development_requirements_include_the_course():
+    lines = (ROOT / "requirements-dev.txt").read_text().splitlines()
+    assert "-r requirements.txt" in lines
+    assert {"pytest", "nbval", "ruff"} <= set(requirements("requirements-dev.txt"))

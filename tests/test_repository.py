@@ -1,0 +1,80 @@
+"""What may be committed: little enough, nobody's pictures, nobody's paths."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MAX_BYTES = 44_000_000
+# 0001TP_006690.png, 0006R0_f00930.png, 0016E5_00390.png, Seq05VD_f00000.png
+CAMVID = re.compile(r"(?:\d{4}(?:TP|R0|E5)|Seq05VD)_f?\d+\w*\.(?:png|jpe?g)$", re.I)
+# aachen_000000_000019_leftImg8bit.png and all that belongs to it
+CITYSCAPES = re.compile(r"[a-z-]+_\d{6}_\d{6}_(?:leftImg8bit|gtFine|gtCoarse)\w*\.\w+$", re.I)
+HOME_PATH = re.compile(r"/(?:home|Users)/\w|/roo[t]/\w|[A-Z]:\\Users\\\w")
+
+
+@pytest.fixture(scope="module")
+def tracked():
+    """The tracked files that exist in the working tree."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("needs git and a checkout, not an unpacked archive")
+    command = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z"]
+    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout.decode()
+    paths = [ROOT / name for name in names.split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+def test_small_enough_to_clone(tracked):
+    sizes = {path.relative_to(ROOT).as_posix(): path.stat().st_size for path in tracked}
+    largest = sorted(sizes.items(), key=lambda item: -item[1])[:5]
+    assert sum(sizes.values()) < MAX_BYTES, f"the largest: {largest}"
+
+
+def test_no_pictures_of_the_data_sets(tracked):
+    named = [p for p in tracked if CAMVID.search(p.name) or CITYSCAPES.search(p.name)]
+    assert not named, f"their licences forbid or restrict this: {named}"
+
+
+def test_data_holds_only_its_readme_and_small_weights(tracked):
+    inside = {p.relative_to(ROOT / "data") for p in tracked if (ROOT / "data") in p.parents}
+    others = {p for p in inside if p.parts[0] != "weights"} - {Path("README.md")}
+    assert not others
+    assert not {p for p in inside if p.suffix in {".pth", ".pt", ".ckpt"}}, "never shipped"
+
+
+def test_no_home_paths_in_text(tracked):
+    for path in tracked:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # a picture or weights
+        found = HOME_PATH.search(text) if path != Path(__file__).resolve() else None
+        assert not found, f"{path.relative_to(ROOT)}: {found.group()}"
+
+
+@pytest.mark.parametrize(
+    "name", ["0001TP_006690.png", "0006R0_f00930.jpg", "0016E5_00390.png", "Seq05VD_f00000_L.png"]
+)
+def test_camvid_names_are_recognised(name):
+    assert CAMVID.search(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "aachen_000000_000019_leftImg8bit.png",
+        "bad-honnef_000001_000020_gtFine_labelIds.png",
+        "ulm_000001_000019_gtFine_polygons.json",
+    ],
+)
+def test_cityscapes_names_are_recognised(name):
+    assert CITYSCAPES.search(name)
+
+
+def test_other_names_and_paths_pass():
+    assert not CAMVID.search("04_pipeline_photo.jpg")
+    assert not CITYSCAPES.search("cityscapes_generator_keys.json")
+    assert HOME_PATH.search("see /home/ada/data") and not HOME_PATH.search("the home/ folder")

@@ -1,0 +1,83 @@
+"""The two notebook tools: which Python runs a notebook, and what is left of it when written."""
+
+import json
+import sys
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from tools import run_notebooks, setup_cell
+
+
+def write(path, *cells):
+    nbformat.write(new_notebook(cells=list(cells)), path)
+    return path
+
+
+def test_runs_in_this_python_whatever_kernels_are_installed(tmp_path, monkeypatch):
+    hijacker = tmp_path / "jupyter" / "kernels" / "python3"
+    hijacker.mkdir(parents=True)
+    kernel = {"argv": ["/bin/false"], "display_name": "another Python", "language": "python"}
+    (hijacker / "kernel.json").write_text(json.dumps(kernel))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    source = "import os, sys\nprint(sys.executable)\nprint(os.getcwd())"
+    notebook = new_notebook(cells=[new_code_cell(source)])
+    run_notebooks.execute(notebook, tmp_path)
+    assert notebook.cells[0].outputs[0].text.split() == [sys.executable, str(tmp_path)]
+
+
+def test_two_executions_are_equal_and_the_original_stays(tmp_path):
+    path = write(
+        tmp_path / "a.ipynb", new_markdown_cell("# Title"), new_code_cell("print(1)\n2 + 2")
+    )
+    before = path.read_bytes()
+    for folder in ("first", "second"):
+        assert run_notebooks.main([str(path), "--out", str(tmp_path / folder)]) == 0
+    assert path.read_bytes() == before
+    first = (tmp_path / "first" / "a.ipynb").read_bytes()
+    assert first == (tmp_path / "second" / "a.ipynb").read_bytes()
+    cell = nbformat.reads(first.decode(), as_version=4).cells[1]
+    assert cell.execution_count == 1
+    assert [o.get("text") or o.data["text/plain"] for o in cell.outputs] == ["1\n", "4"]
+
+
+def test_a_failing_notebook_is_not_written(tmp_path, capsys):
+    path = write(tmp_path / "a.ipynb", new_code_cell("1 / 0"))
+    before = path.read_bytes()
+    assert run_notebooks.main([str(path)]) == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_clean_drops_what_is_random_or_personal():
+    widget = new_output(
+        "display_data", {run_notebooks.WIDGET_VIEW: {"model_id": "1f"}, "text/plain": "Slider()"}
+    )
+    picture = new_output(
+        "display_data", {"image/jpeg": "aa", "image/png": "bb"}, metadata={"needs_background": "l"}
+    )
+    cell = new_code_cell("slider", outputs=[widget, picture], execution_count=1)
+    cell.metadata = nbformat.from_dict({"tags": ["parameters"], "execution": {"started": "now"}})
+    notebook = new_notebook(cells=[cell], metadata={"widgets": {}, "accelerator": "GPU"})
+    run_notebooks.clean(notebook)
+    assert cell.id == "cell-00"
+    assert cell.metadata == {"tags": ["parameters"]}
+    assert [sorted(output.data) for output in cell.outputs] == [["text/plain"], ["image/jpeg"]]
+    assert cell.outputs[1].metadata == {}
+    assert sorted(notebook.metadata) == ["accelerator", "kernelspec", "language_info"]
+
+
+def test_setup_cell_is_written_once(tmp_path):
+    path = write(
+        tmp_path / "a.ipynb", new_markdown_cell("# Title"), new_code_cell("setup_notebook()")
+    )
+    assert setup_cell.write(path)
+    assert not setup_cell.write(path)
+    assert nbformat.read(path, as_version=4).cells[1].source == setup_cell.SOURCE
+
+
+def test_setup_cell_overwrites_no_other_cell(tmp_path):
+    path = write(tmp_path / "a.ipynb", new_code_cell("print(1)"))
+    with pytest.raises(ValueError, match=r"expected a first code cell that calls setup_notebook"):
+        setup_cell.write(path)

@@ -1,0 +1,137 @@
+"""Toy streets: pure, in the Cityscapes label space, and as varied as they claim to be."""
+
+import numpy as np
+import pytest
+import torch
+
+from utils.labels import ID, NUM_LABELS, THING_IDS, check_label_ids
+from utils.toy_streets import CITIES, TIMES_OF_DAY, Street, draw_street
+
+# Shares of the labelled pixels in Cityscapes' fine annotations.
+CITYSCAPES_SHARES = {
+    "road": 0.37, "building": 0.23, "vegetation": 0.16, "car": 0.07, "sidewalk": 0.06,
+    "sky": 0.04, "fence": 0.009, "wall": 0.0066, "pole": 0.012, "traffic light": 0.002,
+    "traffic sign": 0.0055, "terrain": 0.012, "person": 0.012, "rider": 0.0014, "truck": 0.0027,
+    "bus": 0.0024, "train": 0.0023, "motorcycle": 0.001, "bicycle": 0.004,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def streets() -> list[Street]:
+    """Small ones, for what is counted over many."""
+    return [draw_street(0, index, size=(128, 64)) for index in range(80)]
+
+
+def same(a: Street, b: Street) -> bool:
+    return all(
+        torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def test_the_same_arguments_draw_the_same_street() -> None:
+    first = draw_street(3, 5, size=(64, 32))
+    draw_street(3, 6, size=(64, 32))
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002 the global state is the point
+    assert same(first, draw_street(3, 5, size=(64, 32)))
+
+
+@pytest.mark.parametrize("seed, index", [(3, 6), (4, 5), (5, 3)])
+def test_another_seed_or_index_draws_another_street(seed: int, index: int) -> None:
+    first, other = draw_street(3, 5, size=(64, 32)), draw_street(seed, index, size=(64, 32))
+    assert not torch.equal(first.image_u8, other.image_u8)
+    assert not torch.equal(first.label_ids, other.label_ids)
+
+
+@pytest.mark.parametrize("size", [(256, 128), (32, 16), (33, 17), (100, 100), (40, 90)])
+def test_shapes_dtypes_and_ranges(size: tuple[int, int]) -> None:
+    street = draw_street(0, 1, size=size)
+    width, height = size
+    assert street.image_u8.shape == (3, height, width) and street.image_u8.dtype == torch.uint8
+    assert street.label_ids.shape == (height, width) and street.label_ids.dtype == torch.uint8
+    assert street.instance_ids.shape == (height, width)
+    assert street.instance_ids.dtype == torch.int32
+    assert int(street.label_ids.max()) < NUM_LABELS
+    check_label_ids(street.label_ids)
+    assert street.city in CITIES and street.time_of_day in TIMES_OF_DAY
+    for tensor in street[:3]:
+        assert tensor.is_contiguous()
+
+
+def test_a_smaller_picture_shows_the_same_street() -> None:
+    large, small = draw_street(0, 2, size=(256, 128)), draw_street(0, 2, size=(128, 64))
+    agreement = (large.label_ids[::2, ::2] == small.label_ids).float().mean()
+    assert agreement > 0.93  # outlines fall on other pixels
+    difference = large.image_u8.float().mean((1, 2)) - small.image_u8.float().mean((1, 2))
+    assert difference.abs().max() < 3
+
+
+def test_the_time_of_day_changes_the_light_only() -> None:
+    hours = [draw_street(0, 7, size=(128, 64), time_of_day=name) for name in TIMES_OF_DAY]
+    for name, street in zip(TIMES_OF_DAY, hours, strict=True):
+        assert street.time_of_day == name and street.city == hours[0].city
+        assert torch.equal(street.label_ids, hours[0].label_ids)
+        assert torch.equal(street.instance_ids, hours[0].instance_ids)
+    brightness = [street.image_u8.float().mean().item() for street in hours]
+    assert max(brightness) == brightness[TIMES_OF_DAY.index("noon")]
+    assert brightness[TIMES_OF_DAY.index("night")] < 0.6 * brightness[TIMES_OF_DAY.index("noon")]
+
+
+def test_another_city_keeps_the_road() -> None:
+    cities = [draw_street(0, 7, size=(128, 64), city=name) for name in CITIES]
+    roads = torch.stack([street.label_ids == ID["road"] for street in cities])
+    assert (roads.all(0).sum() / roads.any(0).sum()) > 0.85
+    assert len({street.image_u8.numpy().tobytes() for street in cities}) == len(CITIES)
+    assert [street.city for street in cities] == list(CITIES)
+
+
+def test_naming_what_the_seed_chose_changes_nothing() -> None:
+    free = draw_street(1, 4, size=(64, 32))
+    assert same(free, draw_street(1, 4, (64, 32), city=free.city, time_of_day=free.time_of_day))
+
+
+def test_instances_are_things_and_agree_with_the_labels(streets: list[Street]) -> None:
+    for street in streets:
+        label_ids, instance_ids = street.label_ids.int(), street.instance_ids
+        things = torch.isin(label_ids, torch.tensor(THING_IDS, dtype=torch.int32))
+        assert torch.equal(things, instance_ids >= 1000)
+        assert torch.equal(instance_ids[things] // 1000, label_ids[things])
+        assert torch.equal(instance_ids[~things], label_ids[~things])
+    cars = [x for x in streets[2].instance_ids.unique().tolist() if x // 1000 == ID["car"]]
+    assert len(cars) > 1
+
+
+def test_road_lies_below_and_sky_above(streets: list[Street]) -> None:
+    for street in streets:
+        assert not (street.label_ids[:28] == ID["road"]).any()
+        assert not (street.label_ids[36:] == ID["sky"]).any()
+
+
+def test_nearly_every_class_occurs(streets: list[Street]) -> None:
+    seen = torch.stack([street.label_ids for street in streets]).unique().numel()
+    assert seen >= 30
+
+
+def test_shares_are_those_of_cityscapes_within_a_factor_of_three(streets: list[Street]) -> None:
+    pixels = torch.stack([street.label_ids for street in streets]).flatten().long()
+    counts = torch.bincount(pixels, minlength=NUM_LABELS).double()
+    total = sum(counts[ID[name]] for name in CITYSCAPES_SHARES)
+    for name, expected in CITYSCAPES_SHARES.items():
+        share = float(counts[ID[name]] / total)
+        assert expected / 3 < share < expected * 3, f"{name}: {share:.4f}, expected {expected}"
+
+
+def test_every_city_at_every_time_of_day(streets: list[Street]) -> None:
+    assert {street.city for street in streets} == set(CITIES)
+    assert {street.time_of_day for street in streets} == set(TIMES_OF_DAY)
+    assert len({(street.city, street.time_of_day) for street in streets}) >= 20
+
+
+def test_unknown_names_and_small_sizes_are_told() -> None:
+    with pytest.raises(ValueError, match="'Atlantis' is no city.*" + ", ".join(CITIES)):
+        draw_street(0, 0, city="Atlantis")
+    with pytest.raises(ValueError, match="'tea' is no time of day.*" + ", ".join(TIMES_OF_DAY)):
+        draw_street(0, 0, time_of_day="tea")
+    with pytest.raises(ValueError, match="31x16 pixels: 32x16 is the least"):
+        draw_street(0, 0, size=(31, 16))

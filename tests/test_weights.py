@@ -1,0 +1,116 @@
+import os
+
+import pytest
+import torch
+
+from utils.weights import load_weights, pack_state, save_weights, unpack_state
+
+
+def a_state():
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "conv.weight": torch.randn(5, 4, 3, 3, generator=generator),
+        "linear.weight": 100 * torch.randn(3, 7, generator=generator),
+        "conv.bias": torch.randn(5, generator=generator),
+        "norm.running_var": torch.tensor([1e-7, 1.0, 1e6]),  # beyond float16 on both sides
+        "norm.num_batches_tracked": torch.tensor(123456789012),
+    }
+
+
+def test_pack_by_hand():
+    weight = torch.tensor([[127.0, -127.0, 63.4], [0.0, 0.0, 0.0], [0.254, 0.0, 0.002]])
+    packed = pack_state({"w": weight})
+    assert packed["w"].tolist() == [[127, -127, 63], [0, 0, 0], [127, 0, 1]]
+    torch.testing.assert_close(packed["w.scale"], torch.tensor([1.0, 1.0, 0.002]))
+    torch.testing.assert_close(unpack_state(packed)["w"][2], weight[2])
+
+
+def test_pack_error_is_at_most_half_a_scale():
+    state = a_state()
+    packed = pack_state(state)
+    unpacked = unpack_state(packed)
+    assert unpacked.keys() == state.keys()
+    for key in ("conv.weight", "linear.weight"):
+        assert packed[key].dtype == torch.int8
+        assert unpacked[key].dtype == torch.float32
+        error = (unpacked[key] - state[key]).abs().flatten(1).amax(1)
+        largest = state[key].abs().flatten(1).amax(1)
+        assert (error <= largest / 127 * 0.5001).all()
+    for key in ("conv.bias", "norm.running_var", "norm.num_batches_tracked"):
+        assert torch.equal(unpacked[key], state[key])
+
+
+def test_pack_refuses_what_is_not_finite():
+    with pytest.raises(ValueError, match=r"conv\.weight holds infinite values or NaN.*diverged"):
+        pack_state({"conv.weight": torch.tensor([[1.0, float("nan")]])})
+
+
+def test_a_parameter_that_is_called_scale_survives():
+    state = {"norm.scale": torch.ones(3), "norm": torch.ones(3)}
+    assert unpack_state(pack_state(state)).keys() == state.keys()
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_save_and_load(tmp_path, compact):
+    state, metadata = a_state(), {"classes": 34, "size": [256, 128], "score": 0.5}
+    path = tmp_path / "new folder" / "weights.safetensors"
+    save_weights(path, state, metadata, compact=compact)
+    loaded, loaded_metadata = load_weights(path)
+    assert loaded_metadata == metadata
+    expected = unpack_state(pack_state(state)) if compact else state
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[key], expected[key]) for key in expected)
+    assert os.listdir(path.parent) == ["weights.safetensors"]
+
+
+def test_compact_files_are_a_quarter(tmp_path):
+    state = {"w": torch.randn(64, 64, 3, 3), "b": torch.randn(64)}
+    for compact in (False, True):
+        save_weights(tmp_path / f"{compact}.safetensors", state, {}, compact)
+    full, small = ((tmp_path / f"{x}.safetensors").stat().st_size for x in (False, True))
+    assert small < 0.26 * full
+
+
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, {"w": torch.zeros(2)}, {})
+
+    def full_disk(source, target):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "replace", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save_weights(path, {"w": torch.ones(2)}, {})
+    assert os.listdir(tmp_path) == ["weights.safetensors"]
+    assert load_weights(path)[0]["w"].tolist() == [0, 0]
+
+
+def test_other_peoples_files_have_no_metadata(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.ones(2, dtype=torch.float16)}, tmp_path / "w.safetensors")
+    state, metadata = load_weights(tmp_path / "w.safetensors")
+    assert metadata == {} and state["w"].dtype == torch.float32
+
+
+def test_another_ending(tmp_path):
+    with pytest.raises(ValueError, match=r"weights\.pth should end in \.safetensors"):
+        save_weights(tmp_path / "weights.pth", {}, {})
+
+
+def test_bad_files(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    with pytest.raises(FileNotFoundError, match=r"no weight file .*weights\.safetensors"):
+        load_weights(path)
+    save_weights(path, a_state(), {})
+    whole = path.read_bytes()
+    for content, message in [
+        (b"", "is empty"),
+        (b"\n<!DOCTYPE html><html><title>Google Drive - Quota exceeded</title>", "is a web page"),
+        (whole[: len(whole) // 2], "is truncated or no safetensors file"),
+        (whole[:50], "is truncated or no safetensors file"),
+        (os.urandom(1000), "is truncated or no safetensors file"),
+    ]:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"weights\.safetensors {message}"):
+            load_weights(path)

@@ -1,0 +1,166 @@
+"""The Cityscapes label table: one table, every look-up derived from it.
+
+Three numberings meet in this project.  *Label ids* 0..33 are what ``*_gtFine_labelIds.png`` files
+hold and what every network here speaks.  *Train ids* 0..18 (255 = ignored) are the 19 classes of
+the Cityscapes benchmark and serve for its score only.  *CamVid ids* 0..11 are what the SegNet
+version of CamVid holds; they become label ids the moment they are read.
+
+Source: ``cityscapesscripts.helpers.labels``; CamVid's names from the SegNet tutorial.
+"""
+
+import torch
+from cityscapesscripts.helpers.labels import labels as _CITYSCAPES_LABELS
+
+# Licence plate has id -1 and is never drawn in labelIds files, so the table starts at 0.
+LABELS = tuple(sorted((label for label in _CITYSCAPES_LABELS if label.id >= 0), key=lambda x: x.id))
+NAMES = tuple(label.name for label in LABELS)  # NAMES[7] == "road"
+ID = {label.name: label.id for label in LABELS}  # ID["road"] == 7
+COLORS = torch.tensor([label.color for label in LABELS], dtype=torch.uint8)  # (34, 3) RGB
+THING_IDS = tuple(label.id for label in LABELS if label.hasInstances)  # 24..33: person .. bicycle
+
+NUM_LABELS = len(LABELS)  # 34: the ids 0..33
+IGNORED = 255  # the train id of every class that the benchmark does not score
+NUM_TRAIN_IDS = 19
+
+TRAIN_ID_OF_LABEL = torch.tensor([label.trainId for label in LABELS], dtype=torch.uint8)  # (34,)
+LABEL_OF_TRAIN_ID = torch.zeros(256, dtype=torch.uint8)  # (256,) train id -> label id, 255 -> 0
+for _label in LABELS:
+    if _label.trainId != IGNORED:
+        LABEL_OF_TRAIN_ID[_label.trainId] = _label.id
+BENCHMARK_IDS = tuple(LABEL_OF_TRAIN_ID[:NUM_TRAIN_IDS].tolist())  # the 19 scored label ids
+BENCHMARK_NAMES = tuple(NAMES[i] for i in BENCHMARK_IDS)
+
+CAMVID_NAMES = (
+    "sky", "building", "pole", "road", "pavement", "tree",
+    "sign", "fence", "car", "pedestrian", "bicyclist", "unlabelled",
+)  # fmt: skip
+LABEL_OF_CAMVID_ID = torch.tensor(
+    [
+        ID[name]
+        for name in (
+            "sky", "building", "pole", "road", "sidewalk", "vegetation",
+            "traffic sign", "fence", "car", "person", "rider", "unlabeled",
+        )
+    ],
+    dtype=torch.uint8,
+)  # fmt: skip
+
+# Low label ids that are void or rare in real maps, where train ids have road, building and sky.
+_RARE_LOW_IDS = torch.tensor([0, 1, 2, 3, 4, 5, 6, 9, 10])
+_MEANING = "expected Cityscapes label ids 0..33"
+
+
+def check_label_ids(label_ids: torch.Tensor, source: str = "the label map") -> None:
+    """Raise ValueError, in words, if this is no map of label ids.
+
+    Args:
+        label_ids: what should be an (H, W) or (B, H, W) integer tensor with values 0..33.
+        source: how the message names it, for example the file it came from.
+
+    Recognises maps in colours, maps of train ids, and maps that hold 255 ("ignored").
+    """
+    shape = tuple(label_ids.shape)
+    if label_ids.is_floating_point() or label_ids.dtype in (torch.bool, torch.complex64):
+        raise ValueError(
+            f"{source} has dtype {label_ids.dtype}, {_MEANING} as integers: resize label maps with "
+            "nearest-neighbour and keep them uint8."
+        )
+    if label_ids.numel() == 0:
+        raise ValueError(f"{source} is empty (shape {shape}), {_MEANING} in a shape (H, W).")
+    low, high = (int(x) for x in torch.aminmax(label_ids))
+    three_planes = len(shape) in (3, 4) and (shape[-1] in (3, 4) or shape[-3] == 3)
+    if three_planes and high >= NUM_LABELS:
+        raise ValueError(
+            f"{source} looks like a colour map (shape {shape}, values up to {high}), {_MEANING}: "
+            "use the *_labelIds.png file, or convert it with utils.labels.colors_to_label_ids()."
+        )
+    if len(shape) not in (2, 3):
+        raise ValueError(f"{source} has shape {shape}, {_MEANING} in a shape (H, W) or (B, H, W).")
+    if low >= 0 and high < NUM_LABELS and not _looks_like_train_ids(label_ids, high):
+        return
+    if low >= 0 and _looks_like_train_ids(label_ids, high):
+        raise ValueError(
+            f"{source} looks like train ids (0..18, 255 = ignored), {_MEANING}: use the "
+            "*_labelIds.png file, or convert it with utils.labels.train_ids_to_label_ids()."
+        )
+    if high == 255:
+        raise ValueError(
+            f"{source} holds the value 255, {_MEANING}: 255 means 'ignored' or licence plate and "
+            "has no plane in the generator's input; set those pixels to 0 (unlabeled)."
+        )
+    raise ValueError(
+        f"{source} holds values {low}..{high}, {_MEANING}: was it resized with interpolation, or "
+        "is it an instance map?"
+    )
+
+
+def _looks_like_train_ids(label_ids: torch.Tensor, high: int) -> bool:
+    """No id above 18 but 255, and ids that are void or rare as label ids fill half of the map.
+
+    A real map of label ids holds vegetation (21), sky (23) or cars (26); one of train ids holds
+    road (0), building (2) and sky (10), which as label ids are void, border and rail track.
+    """
+    values = label_ids.flatten().long()
+    if high > IGNORED or bool(((values >= NUM_TRAIN_IDS) & (values != IGNORED)).any()):
+        return False
+    counts = torch.bincount(values, minlength=IGNORED + 1)
+    rare = counts[_RARE_LOW_IDS]
+    labelled = counts[:NUM_TRAIN_IDS].sum()
+    # Three kinds at least: an all-unlabeled map or a sketch of one or two classes is legitimate.
+    return int((rare > 0).sum()) >= 3 and int(rare.sum()) * 2 > int(labelled)
+
+
+def label_ids_to_train_ids(label_ids: torch.Tensor) -> torch.Tensor:
+    """Label ids 0..33 -> train ids 0..18, 255 for classes the benchmark ignores (uint8)."""
+    return _look_up(TRAIN_ID_OF_LABEL, label_ids)
+
+
+def train_ids_to_label_ids(train_ids: torch.Tensor) -> torch.Tensor:
+    """Train ids 0..18 and 255 -> label ids (uint8); 255 becomes 0, unlabeled."""
+    bad = train_ids[(train_ids.long() >= NUM_TRAIN_IDS) & (train_ids.long() != IGNORED)]
+    if bad.numel():
+        raise ValueError(f"{int(bad[0])} is no train id: expected 0..18, or 255 for ignored.")
+    return _look_up(LABEL_OF_TRAIN_ID, train_ids)
+
+
+def camvid_ids_to_label_ids(camvid_ids: torch.Tensor, source: str = "the map") -> torch.Tensor:
+    """CamVid ids 0..11 (SegNet version) -> Cityscapes label ids (uint8)."""
+    if camvid_ids.dim() != 2 or int(camvid_ids.max()) >= len(CAMVID_NAMES):
+        raise ValueError(
+            f"{source} has shape {tuple(camvid_ids.shape)} and values up to "
+            f"{int(camvid_ids.max())}, expected CamVid ids 0..11 in a shape (H, W): the SegNet "
+            "version's *annot folders hold such files."
+        )
+    return _look_up(LABEL_OF_CAMVID_ID, camvid_ids)
+
+
+def label_ids_to_colors(label_ids: torch.Tensor) -> torch.Tensor:
+    """label_ids ([B,] H, W) -> image_u8 ([B,] 3, H, W) in the official palette."""
+    return _look_up(COLORS, label_ids).movedim(-1, -3)
+
+
+def colors_to_label_ids(image_u8: torch.Tensor, source: str = "the picture") -> torch.Tensor:
+    """A colour map (3, H, W) uint8 -> label ids (H, W) uint8.
+
+    Classes that share a colour (the void ones are all black) become the first of them.
+    """
+    codes = _color_codes(image_u8.movedim(-3, -1))
+    label_ids = torch.full(codes.shape, IGNORED, dtype=torch.uint8)
+    for label_id, code in reversed(list(enumerate(_color_codes(COLORS).tolist()))):
+        label_ids[codes == code] = label_id
+    unknown = codes[label_ids == IGNORED]
+    if unknown.numel():
+        code = int(unknown[0])
+        color = (code >> 16, (code >> 8) & 255, code & 255)
+        raise ValueError(f"{source} holds the colour {color}, which no Cityscapes class has.")
+    return label_ids
+
+
+def _color_codes(colors: torch.Tensor) -> torch.Tensor:
+    """(..., 3) uint8 -> (...) int32, one number a colour."""
+    red, green, blue = colors.int().unbind(-1)
+    return (red << 16) | (green << 8) | blue
+
+
+def _look_up(table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    return table.to(ids.device)[ids.long()]

@@ -1,0 +1,118 @@
+"""Pictures for the notebooks: grids of photos and maps, class legends, training curves."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.figure import Figure
+from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+from utils.files import PROJECT
+from utils.labels import COLORS, NAMES, label_ids_to_colors
+
+PICTURES = PROJECT / "out" / "pictures"
+FIGURE_WIDTH = 11  # inches; at 80 dots an inch as wide as a notebook's column
+
+
+def setup_notebook() -> None:
+    """Store figures as JPEG, 80 dots an inch: a notebook of photos stays ten times smaller."""
+    set_matplotlib_formats("jpeg", pil_kwargs={"quality": 85})
+    plt.rcParams["figure.dpi"] = 80
+    plt.rcParams["savefig.dpi"] = 80
+
+
+def show_grid(
+    rows: dict[str, Sequence[torch.Tensor]],
+    titles: Sequence[str] | None = None,
+    name: str | None = None,
+) -> Figure:
+    """A grid of pictures, one named row each.
+
+    Args:
+        rows: row name -> pictures: image_u8 (3, H, W), or label_ids (H, W) that are shown in the
+            Cityscapes colours, or bool (H, W) shown black and white.
+        titles: one for each column.
+        name: also save the figure as out/pictures/<name>.jpg.
+    """
+    columns = max(len(pictures) for pictures in rows.values())
+    height, width = next(iter(rows.values()))[0].shape[-2:]
+    cell = (FIGURE_WIDTH - 0.3) / columns
+    top = 0.25 if titles else 0.05
+    figure, axes = plt.subplots(
+        len(rows),
+        columns,
+        figsize=(FIGURE_WIDTH, cell * height / width * len(rows) + top),
+        squeeze=False,
+        gridspec_kw={"wspace": 0.02, "hspace": 0.03},
+    )
+    figure.subplots_adjust(
+        left=0.3 / FIGURE_WIDTH, right=1, bottom=0, top=1 - top / figure.get_figheight()
+    )
+    for line, (row, pictures) in zip(axes, rows.items(), strict=True):
+        for axis in line:
+            axis.set_axis_off()
+        for axis, picture in zip(line, pictures, strict=False):
+            axis.imshow(_as_rgb(picture), interpolation="nearest", aspect="auto")
+        line[0].text(
+            -0.02, 0.5, row, transform=line[0].transAxes, rotation=90, ha="right", va="center"
+        )
+    for axis, title in zip(axes[0], titles or (), strict=False):
+        axis.set_title(title, fontsize=10)
+    _save(figure, name)
+    return figure
+
+
+def overlay(image_u8: torch.Tensor, label_ids: torch.Tensor, opacity: float = 0.5) -> torch.Tensor:
+    """image_u8 (3, H, W) with the colours of its label_ids (H, W) laid over it -> image_u8."""
+    colors = label_ids_to_colors(label_ids)
+    return (image_u8 * (1 - opacity) + colors * opacity).round().to(torch.uint8)
+
+
+def show_legend(label_ids: torch.Tensor) -> Figure:
+    """The colours and names of the labels that occur in a map or in several, largest first."""
+    counts = torch.bincount(label_ids.flatten().long(), minlength=len(NAMES))
+    present = [i for i in counts.argsort(descending=True, stable=True).tolist() if counts[i]]
+    lines = -(-len(present) // 6)
+    figure, axis = plt.subplots(figsize=(FIGURE_WIDTH, 0.32 * lines))
+    figure.subplots_adjust(left=0, right=1, bottom=0, top=1)
+    axis.set(xlim=(0, 6), ylim=(lines, 0))
+    axis.set_axis_off()
+    for place, label in enumerate(present):
+        x, y = place % 6, place // 6
+        color = (COLORS[label] / 255).tolist()
+        axis.add_patch(plt.Rectangle((x + 0.02, y + 0.15), 0.16, 0.7, color=color))
+        axis.text(x + 0.22, y + 0.5, f"{label} {NAMES[label]}", va="center", fontsize=10)
+    return figure
+
+
+def show_history(history: dict[str, list[float]], name: str | None = None) -> Figure:
+    """Training and validation loss, and validation mIoU and accuracy, over the epochs."""
+    epochs = range(1, len(history["train_loss"]) + 1)
+    figure, (losses, scores) = plt.subplots(1, 2, figsize=(FIGURE_WIDTH, 3))
+    losses.plot(epochs, history["train_loss"], "o-", markersize=3, label="training (running mean)")
+    losses.plot(epochs, history["val_loss"], "o-", markersize=3, label="validation")
+    losses.set(xlabel="epoch", ylabel="cross-entropy", ylim=(0, None))
+    scores.plot(epochs, history["val_accuracy"], "o-", markersize=3, label="pixel accuracy")
+    scores.plot(epochs, history["val_miou"], "o-", markersize=3, label="mIoU")
+    scores.set(xlabel="epoch", ylabel="validation", ylim=(0, 1))
+    for axis in (losses, scores):
+        axis.legend()
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
+    _save(figure, name)
+    return figure
+
+
+def _as_rgb(picture: torch.Tensor):
+    """image_u8 (3, H, W), label_ids (H, W) or bool (H, W) -> an array (H, W, 3) for imshow."""
+    if picture.dtype == torch.bool:
+        picture = picture.to(torch.uint8).mul(255).expand(3, -1, -1)
+    elif picture.dim() == 2:
+        picture = label_ids_to_colors(picture)
+    return picture.permute(1, 2, 0).cpu().numpy()
+
+
+def _save(figure: Figure, name: str | None) -> None:
+    if name is not None:
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        figure.savefig(PICTURES / f"{name}.jpg", dpi=100)

@@ -1,0 +1,257 @@
+"""Street scenes from three data sets behind one interface: toy streets, CamVid, Cityscapes.
+
+    scenes = open_scenes("toy", "val")
+    scene = scenes[0]          # Scene(image_u8, label_ids, instance_ids, name, city, time_of_day)
+    few = scenes[:8]           # a slice is a smaller set of scenes
+
+Whatever the source, a scene speaks Cityscapes label ids and has the size that was asked for.
+"""
+
+import copy
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import torch
+
+from utils import toy_streets
+from utils.files import PROJECT
+from utils.images import crop_to_aspect, read_image, read_map, resize_image, resize_map
+from utils.labels import camvid_ids_to_label_ids, check_label_ids
+
+SPLITS = ("train", "val", "test")
+TOY_COUNTS = {"train": 2975, "val": 500, "test": 1525}  # as many as Cityscapes has
+TOY_SEEDS = {"train": 1, "val": 2, "test": 3}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One street.
+
+    Attributes:
+        image_u8: (3, H, W) uint8, RGB.
+        label_ids: (H, W) uint8, Cityscapes label ids 0..33.
+        instance_ids: (H, W) int32; label id * 1000 + n for things that were told apart, else the
+            label id itself (where a data set has no instances, that is every pixel).
+        name: unique within its data set and split.
+        city, time_of_day: as the data set knows them.
+    """
+
+    image_u8: torch.Tensor
+    label_ids: torch.Tensor
+    instance_ids: torch.Tensor
+    name: str
+    city: str
+    time_of_day: str
+
+
+class Scenes(Sequence):
+    """An indexable set of scenes; each is decoded when it is asked for.
+
+    Attributes:
+        dataset, split: what open_scenes() was asked for.
+        size: (width, height) of every scene.
+        names: one name a scene.
+    """
+
+    def __init__(self, dataset: str, split: str, size: tuple[int, int], entries: list[tuple]):
+        self.dataset, self.split, self.size = dataset, split, size
+        self._entries = entries  # a subclass's (name, ...) for each scene
+
+    @property
+    def names(self) -> list[str]:
+        return [entry[0] for entry in self._entries]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, index: int) -> Scene: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Scenes": ...
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return self.subset(range(len(self))[index])
+        scene = self._load(*self._entries[index])
+        check_label_ids(scene.label_ids, f"the label map of {scene.name}")
+        return scene
+
+    def subset(self, indices: Iterable[int]) -> "Scenes":
+        """The scenes of these indices, in this order."""
+        part = copy.copy(self)
+        part._entries = [self._entries[index] for index in indices]
+        return part
+
+    def batch(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Several scenes at once -> image_u8 (B, 3, H, W), label_ids (B, H, W)."""
+        scenes = [self[int(index)] for index in indices]
+        return (
+            torch.stack([scene.image_u8 for scene in scenes]),
+            torch.stack([scene.label_ids for scene in scenes]),
+        )
+
+    def fingerprint(self) -> str:
+        """A hash of everything that the pixels depend on: sources, order and size."""
+        content = (self.dataset, self.split, self.size, [self._identity(*e) for e in self._entries])
+        return hashlib.sha256(repr(content).encode()).hexdigest()
+
+    def _load(self, name: str, *source) -> Scene:
+        raise NotImplementedError
+
+    def _identity(self, name: str, *source) -> tuple:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        width, height = self.size
+        return f"Scenes({self.dataset} {self.split}: {len(self)} scenes of {width}x{height})"
+
+
+def open_scenes(
+    dataset: str,
+    split: str,
+    root: str | Path | None = None,
+    size: tuple[int, int] = (256, 128),
+) -> Scenes:
+    """Open one split of a data set.
+
+    Args:
+        dataset: "toy" (drawn by the project itself), "camvid" or "cityscapes".
+        split: "train", "val" or "test".
+        root: the data set's folder; by default data/camvid and data/cityscapes of the project.
+        size: (width, height) that every scene is cropped (to its aspect) and resized to.
+
+    Raises:
+        ValueError: an unknown data set, split or size, or a split without a single scene.
+        FileNotFoundError: a folder that is not there, or a photo without its label map.
+    """
+    kinds = {"toy": _ToyScenes, "camvid": _CamVidScenes, "cityscapes": _CityscapesScenes}
+    if dataset not in kinds:
+        raise ValueError(f"There is no data set {dataset!r}: expected one of {', '.join(kinds)}.")
+    if split not in SPLITS:
+        raise ValueError(f"There is no split {split!r}: expected one of {', '.join(SPLITS)}.")
+    width, height = size
+    if width < 32 or height < 16:
+        raise ValueError(f"size {width}x{height} is too small: expected 32x16 or more.")
+    if dataset == "toy":
+        return _ToyScenes(split, (width, height))
+    folder = PROJECT / "data" / dataset if root is None else Path(root)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"The {dataset} folder {folder} is not there: data/README.md says how to get the data "
+            'set; pass its folder as root, or use "toy", which needs no download.'
+        )
+    return kinds[dataset](split, (width, height), folder)
+
+
+class _ToyScenes(Scenes):
+    """Streets drawn from a seed: see utils.toy_streets."""
+
+    def __init__(self, split, size):
+        entries = [(f"toy_{split}_{i:05d}", TOY_SEEDS[split], i) for i in range(TOY_COUNTS[split])]
+        super().__init__("toy", split, size, entries)
+
+    def _load(self, name, seed, index):
+        street = toy_streets.draw_street(seed, index, self.size)
+        return Scene(*street[:3], name=name, city=street.city, time_of_day=street.time_of_day)
+
+    def _identity(self, name, seed, index):
+        return (seed, index, _RENDERER)
+
+
+# A changed renderer draws other streets, so its source is part of what a toy scene is.
+_RENDERER = hashlib.sha256(Path(toy_streets.__file__).read_bytes()).hexdigest()
+
+
+class _FileScenes(Scenes):
+    """Scenes that are read from one photo, one label map and perhaps one instance map each."""
+
+    def _load(self, name, city, time_of_day, photo, label_map, instance_map):
+        image_u8 = read_image(photo)
+        label_ids = self._read_label_ids(label_map)
+        instance_ids = label_ids.int() if instance_map is None else read_map(instance_map).int()
+        for ids, path in ((label_ids, label_map), (instance_ids, instance_map)):
+            if ids.shape != image_u8.shape[1:]:
+                raise ValueError(
+                    f"{path} is {ids.shape[1]}x{ids.shape[0]}, but its photo {photo} is "
+                    f"{image_u8.shape[2]}x{image_u8.shape[1]}: they must be the same scene at the "
+                    "same size."
+                )
+        size = self.size
+        return Scene(
+            image_u8=resize_image(crop_to_aspect(image_u8, size), size),
+            label_ids=resize_map(crop_to_aspect(label_ids, size), size),
+            instance_ids=resize_map(crop_to_aspect(instance_ids, size), size),
+            name=name,
+            city=city,
+            time_of_day=time_of_day,
+        )
+
+    def _read_label_ids(self, path: Path) -> torch.Tensor:
+        label_ids = read_map(path)
+        check_label_ids(label_ids, str(path))
+        return label_ids.to(torch.uint8)
+
+    def _identity(self, name, city, time_of_day, *paths):
+        stats = [path.stat() for path in paths if path is not None]
+        return (name, [(stat.st_size, stat.st_mtime_ns) for stat in stats])
+
+
+class _CamVidScenes(_FileScenes):
+    """CamVid as the SegNet tutorial ships it: folders train, trainannot, val, valannot ...
+
+    Photos may be PNG (upstream) or JPEG.  The pictures are 4:3; for a 2:1 size the middle rows
+    60..300 are kept.  There are no instances.
+    """
+
+    def __init__(self, split, size, folder):
+        folder = folder / "CamVid" if (folder / "CamVid").is_dir() else folder
+        photos, label_maps = _folder(folder / split), _folder(folder / f"{split}annot")
+        entries = []
+        for photo in sorted(p for p in photos.iterdir() if p.suffix in (".png", ".jpg")):
+            # The SegNet selection films one sequence at dusk, the others by day.
+            time_of_day = "dusk" if photo.name.startswith("0001TP") else "day"
+            label_map = _partner(photo, label_maps / f"{photo.stem}.png")
+            entries.append((photo.stem, "Cambridge", time_of_day, photo, label_map, None))
+        super().__init__("camvid", split, size, _not_empty(entries, photos, "*.png or *.jpg"))
+
+    def _read_label_ids(self, path):
+        return camvid_ids_to_label_ids(read_map(path), str(path))
+
+
+class _CityscapesScenes(_FileScenes):
+    """The official layout: leftImg8bit/SPLIT/CITY/*_leftImg8bit.png and gtFine/SPLIT/CITY/..."""
+
+    def __init__(self, split, size, folder):
+        photos, maps = _folder(folder / "leftImg8bit" / split), _folder(folder / "gtFine" / split)
+        ending = "_leftImg8bit.png"
+        entries = []
+        for photo in sorted(photos.glob(f"*/*{ending}")):
+            name, city = photo.name.removesuffix(ending), photo.parent.name
+            label_map = _partner(photo, maps / city / f"{name}_gtFine_labelIds.png")
+            instance_map = _partner(photo, maps / city / f"{name}_gtFine_instanceIds.png")
+            entries.append((name, city, "day", photo, label_map, instance_map))
+        super().__init__("cityscapes", split, size, _not_empty(entries, photos, f"*/*{ending}"))
+
+
+def _folder(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder} is not there: data/README.md shows the folders that are expected."
+        )
+    return folder
+
+
+def _partner(photo: Path, label_map: Path) -> Path:
+    if not label_map.is_file():
+        raise FileNotFoundError(
+            f"{photo} has no label map: {label_map} is not there; get it, or move the photo away."
+        )
+    return label_map
+
+
+def _not_empty(entries: list[tuple], folder: Path, pattern: str) -> list[tuple]:
+    if not entries:
+        raise ValueError(f"{folder} holds no photo ({pattern}): data/README.md shows the layout.")
+    return entries

@@ -1,0 +1,183 @@
+"""Training the segmentation network: train_one_epoch, evaluate, and the loop around them.
+
+    history = train(SegmentationNet(), train_scenes, val_scenes, epochs=25)
+
+From a shell, resumable at any epoch:
+
+    python -m utils.training --dataset toy --size 256x128 --out runs/segmentation_toy
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch.nn import functional as F
+
+from utils.cache import cached
+from utils.files import write_atomically
+from utils.metrics import SegmentationResult, SegmentationScore
+from utils.modes import evaluation_mode
+from utils.progress import progress
+from utils.scenes import Scenes, open_scenes
+from utils.segmentation import SegmentationNet, load_segmentation, save_segmentation
+
+History = dict[str, list[float]]  # one figure an epoch under each name
+HISTORY_KEYS = ("train_loss", "val_loss", "val_miou", "val_accuracy", "seconds")
+
+
+def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[torch.Tensor]:
+    """The indices 0..count-1 in an order that depends on seed and epoch only, cut into batches.
+
+    What is left over at the end is dropped: batch norm dislikes a batch of one.
+    """
+    if count < batch_size:
+        raise ValueError(
+            f"There are {count} scenes, fewer than a batch of {batch_size}: take more scenes, or a "
+            "smaller batch."
+        )
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 100_003 + epoch))
+    return list(order[: count // batch_size * batch_size].split(batch_size))
+
+
+def train_one_epoch(network, optimizer, accelerator, scenes: Scenes, batches, seed: int) -> float:
+    """One pass over the batches, half of the scenes mirrored -> the mean training loss."""
+    network.train()
+    mirror = torch.Generator().manual_seed(seed)
+    loss_sum, seen = torch.zeros((), device=accelerator.device), 0
+    bar = progress(batches, "training")
+    for indices in bar:
+        image_u8, label_ids = (x.to(accelerator.device) for x in scenes.batch(indices))
+        flipped = torch.rand(len(indices), generator=mirror) < 0.5
+        image_u8[flipped] = image_u8[flipped].flip(-1)
+        label_ids[flipped] = label_ids[flipped].flip(-1)
+        with accelerator.autocast():
+            loss = F.cross_entropy(network(image_u8), label_ids.long())
+        optimizer.zero_grad()
+        accelerator.backward(loss)
+        optimizer.step()
+        loss_sum += loss.detach() * len(indices)
+        seen += len(indices)
+        bar.set_postfix_str(f"loss {loss_sum / seen:.3f}", refresh=False)
+    return (loss_sum / seen).item()
+
+
+@torch.no_grad()
+def evaluate(
+    network: SegmentationNet, scenes: Scenes, batch_size: int = 32
+) -> tuple[float, SegmentationResult]:
+    """Loss and scores over all scenes, in evaluation mode -> (mean loss a pixel, scores)."""
+    device = next(network.parameters()).device
+    score, loss_sum = SegmentationScore(), 0.0
+    with evaluation_mode(network):
+        for indices in progress(torch.arange(len(scenes)).split(batch_size), "validation"):
+            image_u8, label_ids = (x.to(device) for x in scenes.batch(indices))
+            scores = network(image_u8)
+            loss_sum += F.cross_entropy(scores, label_ids.long()).item() * len(indices)
+            score.update(scores.argmax(1), label_ids)
+    return loss_sum / len(scenes), score.compute()
+
+
+def train(
+    network: SegmentationNet,
+    train_scenes: Scenes,
+    val_scenes: Scenes,
+    epochs: int = 25,
+    batch_size: int = 32,
+    learning_rate: float = 1e-4,
+    folder: str | Path | None = None,
+    seed: int = 0,
+) -> History:
+    """Train end to end with Adam, on whatever Accelerate finds (CPU, GPU, mixed precision).
+
+    Args:
+        network: trained in place.
+        train_scenes, val_scenes: scenes of one size; cached() ones are much faster.
+        folder: where a checkpoint is kept after each epoch; a run that finds one there goes on
+            from it.  None keeps nothing.
+
+    Returns:
+        train_loss (running mean while training), val_loss, val_miou, val_accuracy and seconds,
+        one figure an epoch each.
+    """
+    accelerator = Accelerator()
+    history: History = {key: [] for key in HISTORY_KEYS}
+    network.to(accelerator.device, memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
+    checkpoint = None if folder is None else Path(folder) / "last.pt"
+    if checkpoint is not None and checkpoint.is_file():
+        state = torch.load(checkpoint, map_location=accelerator.device, weights_only=True)
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        history = state["history"]
+    prepared, optimizer = accelerator.prepare(network, optimizer)
+    for epoch in range(len(history["train_loss"]), epochs):
+        start = time.perf_counter()
+        batches = epoch_batches(len(train_scenes), batch_size, seed, epoch)
+        train_loss = train_one_epoch(
+            prepared, optimizer, accelerator, train_scenes, batches, seed=seed + epoch
+        )
+        val_loss, result = evaluate(network, val_scenes, batch_size)
+        seconds = time.perf_counter() - start
+        figures = (train_loss, val_loss, result.miou, result.accuracy, seconds)
+        for key, figure in zip(HISTORY_KEYS, figures, strict=True):
+            history[key].append(figure)
+        losses = f"training loss {train_loss:.3f}, validation {val_loss:.3f}"
+        print(f"epoch {epoch + 1}: {losses}, {result}", flush=True)
+        if checkpoint is not None:
+            state = {
+                "network": network.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "history": history,
+            }
+            write_atomically(checkpoint, lambda path, state=state: torch.save(state, path))
+    return history
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", default="toy", choices=("toy", "camvid", "cityscapes"))
+    parser.add_argument("--root", help="the data set's folder")
+    parser.add_argument("--size", default="256x128", help="WIDTHxHEIGHT")
+    parser.add_argument("--start", default="random", help="random, imagenet, or a file of weights")
+    parser.add_argument("--output-stride", type=int, default=8, choices=(8, 16, 32))
+    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--scenes", type=int, help="how many training scenes; all by default")
+    parser.add_argument("--cache", default="data/cache", help="folder for decoded scenes")
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint and weights")
+    arguments = parser.parse_args()
+
+    width, height = (int(side) for side in arguments.size.split("x"))
+    train_scenes, val_scenes = (
+        cached(
+            open_scenes(arguments.dataset, split, arguments.root, (width, height))[:count],
+            arguments.cache,
+        )
+        for split, count in (("train", arguments.scenes), ("val", None))
+    )
+    torch.manual_seed(0)
+    network = SegmentationNet(
+        pretrained=arguments.start == "imagenet", output_stride=arguments.output_stride
+    )
+    if arguments.start not in ("random", "imagenet"):
+        start, _ = load_segmentation(arguments.start)
+        network.backbone.load_state_dict(start.backbone.state_dict())
+        network.score.load_state_dict(start.score.state_dict())
+    history = train(
+        network,
+        train_scenes,
+        val_scenes,
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
+        folder=arguments.out,
+    )
+    save_segmentation(network, arguments.out / "segmentation.safetensors", history, compact=True)
+    print(f"wrote {arguments.out / 'segmentation.safetensors'}")
+
+
+if __name__ == "__main__":
+    main()

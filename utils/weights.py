@@ -1,0 +1,173 @@
+"""Weight files: packed small, written atomically, read with errors in words.
+
+The format is safetensors (https://huggingface.co/docs/safetensors) with this project's settings as
+JSON under one metadata key.  Compact files hold each convolution or linear weight as 8-bit integers
+with one scale for each output channel: a quarter of the size, to fit in a repository.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from utils.files import PROJECT, write_atomically
+
+SCALE = ".scale"  # "conv.weight" in int8 is accompanied by "conv.weight.scale"
+METADATA = "metadata"  # the one key under which safetensors carries our JSON
+
+
+def pack_state(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Store every weight of two or more dimensions as int8 with a scale for each index of dim 0.
+
+    Args:
+        state_dict: any network's state dict.
+
+    Returns:
+        Under the same key, int8 of the same shape, and under ``<key>.scale`` float32 of shape
+        (size of dim 0,), for weights; all else (biases, running statistics, counters) unchanged:
+        it is less than a hundredth of the bytes, and variances outgrow float16.
+
+    The error is at most half a scale, that is 1/254 of the channel's largest weight.
+
+    Raises:
+        ValueError: a weight is infinite or not a number, as after a training that diverged.
+    """
+    packed = {}
+    for key, tensor in state_dict.items():
+        if not tensor.is_floating_point() or tensor.dim() < 2:
+            packed[key] = tensor
+            continue
+        rows = tensor.detach().float().flatten(1)
+        if not bool(rows.isfinite().all()):
+            raise ValueError(
+                f"{key} holds infinite values or NaN and cannot be stored in 8 bits: the training "
+                "has probably diverged; go back to an earlier checkpoint."
+            )
+        # A channel of zeros gets the scale 1 instead of 0 / 0.
+        largest = rows.abs().amax(1)
+        scale = torch.where(largest > 0, largest / 127, 1.0)
+        packed[key] = (rows / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
+        packed[key] = packed[key].reshape(tensor.shape)
+        packed[key + SCALE] = scale
+    return packed
+
+
+def unpack_state(packed: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Undo pack_state: a state dict with every number in float32 and integers unchanged.
+
+    What was never packed passes through, so that one reader serves both kinds of file.
+    """
+    state_dict = {}
+    for key, tensor in packed.items():
+        if key.endswith(SCALE) and _is_packed(key.removesuffix(SCALE), packed):
+            continue
+        if _is_packed(key, packed):
+            scale = packed[key + SCALE].float()
+            tensor = tensor.float() * scale.reshape(-1, *[1] * (tensor.dim() - 1))
+        state_dict[key] = tensor.float() if tensor.is_floating_point() else tensor
+    return state_dict
+
+
+def _is_packed(key: str, packed: dict[str, Tensor]) -> bool:
+    return key in packed and packed[key].dtype == torch.int8 and key + SCALE in packed
+
+
+def save_weights(
+    path: str | Path, state_dict: dict[str, Tensor], metadata: dict, compact: bool = False
+) -> None:
+    """Write a state dict and its settings as one safetensors file, whole or not at all.
+
+    Args:
+        path: where; the name ends in .safetensors.  Folders that are not there are made.
+        state_dict: tensors on any device.
+        metadata: what the reader has to know (widths, sizes, scores); JSON types only.
+        compact: store the weights in 8 bits, see pack_state.
+
+    Raises:
+        ValueError: another ending, or weights that are not finite (compact only).
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path} should end in .safetensors, the format that is written to it.")
+    tensors = pack_state(state_dict) if compact else state_dict
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    header = {METADATA: json.dumps(metadata)}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+
+
+def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
+    """Read a file of save_weights, compact or not.
+
+    Returns:
+        The state dict on the CPU (numbers in float32), and the metadata; an empty one for a
+        safetensors file that somebody else wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is an HTML page, truncated, or no safetensors file.
+    """
+    check_weights_file(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+            # Copied: what still points into the file would keep Windows from replacing it.
+            packed = {key: file.get_tensor(key).clone() for key in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is truncated or no safetensors file ({Path(path).stat().st_size} bytes): "
+            "delete it and download or save it again."
+        ) from error
+    return unpack_state(packed), metadata
+
+
+def check_weights_file(path: str | Path) -> None:
+    """Raise FileNotFoundError if there is no such file, ValueError if it is empty or a web page.
+
+    Google Drive answers with a page instead of the file when the download quota is used up.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no weight file {path}: check the path; data/README.md says where to get "
+            "each file."
+        )
+    with open(path, "rb") as file:
+        start = file.read(512).lstrip().lower()
+    if not start:
+        raise ValueError(f"{path} is empty: the download was cut off; delete it and try again.")
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise ValueError(
+            f"{path} is a web page, not weights: Google Drive sends one when too many people have "
+            "downloaded a file; delete it and try again later, or take it from another source."
+        )
+
+
+def find_weights(network: str, dataset: str) -> Path:
+    """Where the weights of a network for a data set lie: bundled, downloaded or trained here.
+
+    Args:
+        network: "segmentation" or "generator".
+        dataset: "toy", "camvid" or "cityscapes".
+
+    Raises:
+        FileNotFoundError: there are none yet; says how to get them.
+    """
+    places = [
+        PROJECT / "data" / "weights" / f"{network}_{dataset}.safetensors",
+        PROJECT / "runs" / f"{network}_{dataset}" / f"{network}.safetensors",
+    ]
+    if (network, dataset) == ("generator", "cityscapes"):
+        places.insert(0, PROJECT / "data" / "weights" / "latest_net_G.pth")
+    for place in places:
+        if place.is_file():
+            return place
+    module = {"segmentation": "utils.training", "generator": "spade.training"}[network]
+    raise FileNotFoundError(
+        f"There are no {network} weights for {dataset} yet (looked for "
+        f"{' and '.join(str(place.relative_to(PROJECT)) for place in places)}): train them with "
+        f"`python -m {module} --dataset {dataset} --out runs/{network}_{dataset}`, or see "
+        "data/README.md for those that can be downloaded."
+    )
