@@ -57,6 +57,9 @@ class SpadeGenerator(nn.Module):
         size: (width, height) in pixels of the photos it is made for.  With a latent it is the only
             size; without one, any multiple of the upsampling factor works.
         hidden, semantic_channels: see SPADE.
+        max_channels: no block is wider than this; None is the published 16 times ngf.  The wide
+            blocks at the start hold most of the weights and little of the work, so a cap makes a
+            small file.
 
     Raises:
         ValueError: another upsampling, or a size that is no multiple of its factor.
@@ -72,6 +75,7 @@ class SpadeGenerator(nn.Module):
         size: tuple[int, int] = (512, 256),
         hidden: int = 128,
         semantic_channels: int = 36,
+        max_channels: int | None = None,
     ):
         super().__init__()
         if upsampling not in DOUBLINGS:
@@ -85,6 +89,7 @@ class SpadeGenerator(nn.Module):
             "size": size,
             "hidden": hidden,
             "semantic_channels": semantic_channels,
+            "max_channels": max_channels,
         }
         self.upsampling = upsampling
         self.z_dim = z_dim
@@ -93,24 +98,28 @@ class SpadeGenerator(nn.Module):
         self.factor = 2 ** DOUBLINGS[upsampling]
         grid_height, grid_width = self._start_grid(height=size[1], width=size[0])
 
+        # Of the start, of up_0 .. up_3, and of up_4.
+        first, *widths, last = (
+            min(factor * ngf // 2, max_channels or 16 * ngf) for factor in (32, 16, 8, 4, 2, 1)
+        )
+
         def block(in_channels: int, out_channels: int) -> SpadeBlock:
             return SpadeBlock(in_channels, out_channels, hidden, semantic_channels)
 
         if z_dim is None:
-            self.fc = nn.Conv2d(semantic_channels, 16 * ngf, kernel_size=3, padding=1)
+            self.fc = nn.Conv2d(semantic_channels, first, kernel_size=3, padding=1)
         else:
-            self.fc = nn.Linear(z_dim, 16 * ngf * grid_height * grid_width)
-        self.head_0 = block(16 * ngf, 16 * ngf)
-        self.G_middle_0 = block(16 * ngf, 16 * ngf)
-        self.G_middle_1 = block(16 * ngf, 16 * ngf)
-        self.up_0 = block(16 * ngf, 8 * ngf)
-        self.up_1 = block(8 * ngf, 4 * ngf)
-        self.up_2 = block(4 * ngf, 2 * ngf)
-        self.up_3 = block(2 * ngf, ngf)
+            self.fc = nn.Linear(z_dim, first * grid_height * grid_width)
+        self.head_0 = block(first, first)
+        self.G_middle_0 = block(first, first)
+        self.G_middle_1 = block(first, first)
+        self.up_0 = block(first, widths[0])
+        self.up_1 = block(widths[0], widths[1])
+        self.up_2 = block(widths[1], widths[2])
+        self.up_3 = block(widths[2], widths[3])
         if upsampling == "most":
-            self.up_4 = block(ngf, ngf // 2)
-        last = ngf // 2 if upsampling == "most" else ngf
-        self.conv_img = nn.Conv2d(last, 3, kernel_size=3, padding=1)
+            self.up_4 = block(widths[3], last)
+        self.conv_img = nn.Conv2d(last if upsampling == "most" else widths[3], 3, 3, padding=1)
 
     def forward(self, semantics: Tensor, z: Tensor | None = None) -> Tensor:
         """Draw photos into semantic planes.

@@ -3,7 +3,8 @@ import os
 import pytest
 import torch
 
-from utils.weights import load_weights, pack_state, save_weights, unpack_state
+from utils import weights
+from utils.weights import find_weights, load_weights, pack_state, save_weights, unpack_state
 
 
 def a_state():
@@ -114,3 +115,57 @@ def test_bad_files(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=rf"weights\.safetensors {message}"):
             load_weights(path)
+
+
+# ------------------------------------------------------------------------------ finding
+
+
+def put(folder, name):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def test_find_weights_prefers_the_bundled_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "PROJECT", tmp_path)
+    trained = put(tmp_path, "runs/segmentation_camvid/segmentation.safetensors")
+    put(tmp_path, "data/weights/segmentation_toy.safetensors")
+    assert find_weights("segmentation", "camvid") == trained
+    bundled = put(tmp_path, "data/weights/segmentation_camvid.safetensors")
+    assert find_weights("segmentation", "camvid") == bundled
+
+
+def test_find_weights_knows_the_published_generator(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "PROJECT", tmp_path)
+    own = put(tmp_path, "data/weights/generator_cityscapes.safetensors")
+    assert find_weights("generator", "cityscapes") == own
+    published = put(tmp_path, "data/weights/latest_net_G.pth")
+    assert find_weights("generator", "cityscapes") == published
+    for network, dataset in (("generator", "toy"), ("segmentation", "cityscapes")):
+        with pytest.raises(FileNotFoundError):
+            find_weights(network, dataset)
+
+
+@pytest.mark.parametrize(
+    ("network", "dataset", "module"),
+    [
+        ("segmentation", "toy", "utils.training"),
+        ("generator", "camvid", "spade.training"),
+    ],
+)
+def test_weights_that_are_not_there(network, dataset, module, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "PROJECT", tmp_path)
+    name = f"{network}_{dataset}"
+    places = rf"data.weights.{name}\.safetensors and runs.{name}.{network}\.safetensors"
+    command = f"`python -m {module} --dataset {dataset} --out runs/{name}`"
+    message = rf"no {network} weights for {dataset} yet \(looked for {places}\).*{command}.*README"
+    with pytest.raises(FileNotFoundError, match=message):
+        find_weights(network, dataset)
+
+
+def test_another_network():
+    with pytest.raises(
+        ValueError, match="no network 'encoder': expected segmentation or generator"
+    ):
+        find_weights("encoder", "toy")

@@ -112,10 +112,17 @@ def resize_map(ids: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
     Takes the pixel under each new pixel's centre, as Pillow and the published SPADE code do.
     """
-    width, height = size
-    rows = ((torch.arange(height) + 0.5) * ids.shape[-2] / height).long()
-    columns = ((torch.arange(width) + 0.5) * ids.shape[-1] / width).long()
-    return ids[..., rows.to(ids.device)[:, None], columns.to(ids.device)]
+    rows = _under_centres(ids.shape[-2], size[1]).to(ids.device)
+    columns = _under_centres(ids.shape[-1], size[0]).to(ids.device)
+    return ids[..., rows[:, None], columns]
+
+
+def _under_centres(length: int, new_length: int) -> torch.Tensor:
+    """Which of length pixels lie under the centres of new_length ones -> (new_length,) int64."""
+    steps = torch.full((new_length,), length / new_length, dtype=torch.float64)
+    steps[0] /= 2
+    # Added up as Pillow does, whose rounding decides where a centre lies between two pixels.
+    return steps.cumsum(0).long()
 
 
 def read_photo(path: str | Path, size: tuple[int, int]) -> torch.Tensor:

@@ -50,17 +50,21 @@ _RARE_LOW_IDS = torch.tensor([0, 1, 2, 3, 4, 5, 6, 9, 10])
 _MEANING = "expected Cityscapes label ids 0..33"
 
 
-def check_label_ids(label_ids: torch.Tensor, source: str = "the label map") -> None:
+def check_label_ids(
+    label_ids: torch.Tensor, source: str = "the label map", predicted: bool = False
+) -> None:
     """Raise ValueError, in words, if this is no map of label ids.
 
     Args:
         label_ids: what should be an (H, W) or (B, H, W) integer tensor with values 0..33.
         source: how the message names it, for example the file it came from.
+        predicted: what a network put out: it may hold any labels 0..33, as an untrained one's does,
+            and is not suspected of being train ids.
 
     Recognises maps in colours, maps of train ids, and maps that hold 255 ("ignored").
     """
     shape = tuple(label_ids.shape)
-    if label_ids.is_floating_point() or label_ids.dtype in (torch.bool, torch.complex64):
+    if label_ids.is_floating_point() or label_ids.dtype == torch.bool:
         raise ValueError(
             f"{source} has dtype {label_ids.dtype}, {_MEANING} as integers: resize label maps with "
             "nearest-neighbour and keep them uint8."
@@ -69,20 +73,21 @@ def check_label_ids(label_ids: torch.Tensor, source: str = "the label map") -> N
         raise ValueError(f"{source} is empty (shape {shape}), {_MEANING} in a shape (H, W).")
     low, high = (int(x) for x in torch.aminmax(label_ids))
     three_planes = len(shape) in (3, 4) and (shape[-1] in (3, 4) or shape[-3] == 3)
-    if three_planes and high >= NUM_LABELS:
+    # A batch of three maps that hold 255 has three planes too.
+    if three_planes and bool(((label_ids >= NUM_LABELS) & (label_ids != IGNORED)).any()):
         raise ValueError(
             f"{source} looks like a colour map (shape {shape}, values up to {high}), {_MEANING}: "
             "use the *_labelIds.png file, or convert it with utils.labels.colors_to_label_ids()."
         )
     if len(shape) not in (2, 3):
         raise ValueError(f"{source} has shape {shape}, {_MEANING} in a shape (H, W) or (B, H, W).")
-    if low >= 0 and high < NUM_LABELS and not _looks_like_train_ids(label_ids, high):
-        return
-    if low >= 0 and _looks_like_train_ids(label_ids, high):
+    if low >= 0 and not predicted and _looks_like_train_ids(label_ids, high):
         raise ValueError(
             f"{source} looks like train ids (0..18, 255 = ignored), {_MEANING}: use the "
             "*_labelIds.png file, or convert it with utils.labels.train_ids_to_label_ids()."
         )
+    if low >= 0 and high < NUM_LABELS:
+        return
     if high == 255:
         raise ValueError(
             f"{source} holds the value 255, {_MEANING}: 255 means 'ignored' or licence plate and "
@@ -117,7 +122,8 @@ def label_ids_to_train_ids(label_ids: torch.Tensor) -> torch.Tensor:
 
 def train_ids_to_label_ids(train_ids: torch.Tensor) -> torch.Tensor:
     """Train ids 0..18 and 255 -> label ids (uint8); 255 becomes 0, unlabeled."""
-    bad = train_ids[(train_ids.long() >= NUM_TRAIN_IDS) & (train_ids.long() != IGNORED)]
+    known = (train_ids >= 0) & (train_ids < NUM_TRAIN_IDS) | (train_ids == IGNORED)
+    bad = train_ids[~known]
     if bad.numel():
         raise ValueError(f"{int(bad[0])} is no train id: expected 0..18, or 255 for ignored.")
     return _look_up(LABEL_OF_TRAIN_ID, train_ids)
@@ -144,6 +150,11 @@ def colors_to_label_ids(image_u8: torch.Tensor, source: str = "the picture") -> 
 
     Classes that share a colour (the void ones are all black) become the first of them.
     """
+    if image_u8.dim() != 3 or len(image_u8) != 3 or image_u8.dtype != torch.uint8:
+        raise ValueError(
+            f"{source} is {image_u8.dtype} of shape {tuple(image_u8.shape)}, expected uint8 of "
+            "shape (3, H, W), as utils.images.read_image() gives it."
+        )
     codes = _color_codes(image_u8.movedim(-3, -1))
     label_ids = torch.full(codes.shape, IGNORED, dtype=torch.uint8)
     for label_id, code in reversed(list(enumerate(_color_codes(COLORS).tolist()))):
@@ -163,4 +174,10 @@ def _color_codes(colors: torch.Tensor) -> torch.Tensor:
 
 
 def _look_up(table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    low, high = (int(x) for x in torch.aminmax(ids)) if ids.numel() else (0, 0)
+    if low < 0 or high >= len(table):
+        raise ValueError(
+            f"The map holds values {low}..{high}, expected 0..{len(table) - 1}: "
+            "utils.labels.check_label_ids() says what it may be."
+        )
     return table.to(ids.device)[ids.long()]

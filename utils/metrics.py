@@ -50,7 +50,7 @@ class SegmentationScore:
                 f"The prediction has shape {tuple(predicted_ids.shape)}, the truth "
                 f"{tuple(true_ids.shape)}: expected the same."
             )
-        check_label_ids(predicted_ids, "the prediction")
+        check_label_ids(predicted_ids, "the prediction", predicted=True)
         check_label_ids(true_ids, "the truth")
         self.confusion.to(true_ids.device).update(predicted_ids.long(), true_ids.long())
 
@@ -58,7 +58,7 @@ class SegmentationScore:
         """The scores of everything that was added so far."""
         if not self.confusion.update_called:
             raise ValueError("There is nothing to score yet: call update() first.")
-        counts = self.confusion.compute().double().cpu()
+        counts = self.confusion.compute().cpu().double()
         scored = counts[list(BENCHMARK_IDS)]  # (19, 34) rows of void classes are left out
         correct = counts.diagonal()
         in_truth, in_prediction = scored.sum(1), scored.sum(0)[list(BENCHMARK_IDS)]

@@ -1,10 +1,12 @@
-"""Pictures for the notebooks: grids of photos and maps, class legends, training curves."""
+"""Pictures for the notebooks: grids of photos and maps, class legends, training curves.
+
+Each show_ function draws one figure, which a notebook displays when the cell ends.
+"""
 
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import torch
-from matplotlib.figure import Figure
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from utils.files import PROJECT
@@ -25,7 +27,7 @@ def show_grid(
     rows: dict[str, Sequence[torch.Tensor]],
     titles: Sequence[str] | None = None,
     name: str | None = None,
-) -> Figure:
+) -> None:
     """A grid of pictures, one named row each.
 
     Args:
@@ -59,7 +61,6 @@ def show_grid(
     for axis, title in zip(axes[0], titles or (), strict=False):
         axis.set_title(title, fontsize=10)
     _save(figure, name)
-    return figure
 
 
 def overlay(image_u8: torch.Tensor, label_ids: torch.Tensor, opacity: float = 0.5) -> torch.Tensor:
@@ -68,7 +69,7 @@ def overlay(image_u8: torch.Tensor, label_ids: torch.Tensor, opacity: float = 0.
     return (image_u8 * (1 - opacity) + colors * opacity).round().to(torch.uint8)
 
 
-def show_legend(label_ids: torch.Tensor) -> Figure:
+def show_legend(label_ids: torch.Tensor) -> None:
     """The colours and names of the labels that occur in a map or in several, largest first."""
     counts = torch.bincount(label_ids.flatten().long(), minlength=len(NAMES))
     present = [i for i in counts.argsort(descending=True, stable=True).tolist() if counts[i]]
@@ -82,11 +83,27 @@ def show_legend(label_ids: torch.Tensor) -> Figure:
         color = (COLORS[label] / 255).tolist()
         axis.add_patch(plt.Rectangle((x + 0.02, y + 0.15), 0.16, 0.7, color=color))
         axis.text(x + 0.22, y + 0.5, f"{label} {NAMES[label]}", va="center", fontsize=10)
-    return figure
 
 
-def show_history(history: dict[str, list[float]], name: str | None = None) -> Figure:
-    """Training and validation loss, and validation mIoU and accuracy, over the epochs."""
+def show_class_shares(label_ids: torch.Tensor, name: str | None = None) -> None:
+    """A bar for each label that occurs in the maps, on a logarithmic scale, largest first."""
+    counts = torch.bincount(label_ids.flatten().long(), minlength=len(NAMES))
+    present = [i for i in counts.argsort(descending=True, stable=True).tolist() if counts[i]]
+    shares = (counts / counts.sum())[present].tolist()
+    figure, axis = plt.subplots(figsize=(FIGURE_WIDTH, 3.2))
+    axis.bar(range(len(present)), shares, color=(COLORS[present] / 255).numpy(), edgecolor="gray")
+    axis.set(yscale="log", ylabel="share of pixels")
+    axis.set_xticks(range(len(present)), [NAMES[i] for i in present], rotation=60, ha="right")
+    axis.grid(axis="y", alpha=0.3)
+    figure.tight_layout()
+    _save(figure, name)
+
+
+def show_history(history: dict[str, list], name: str | None = None) -> None:
+    """Training and validation loss, and validation mIoU and accuracy, over the epochs.
+
+    A line marks where training went on with other scenes, see utils.training.train.
+    """
     epochs = range(1, len(history["train_loss"]) + 1)
     figure, (losses, scores) = plt.subplots(1, 2, figsize=(FIGURE_WIDTH, 3))
     losses.plot(epochs, history["train_loss"], "o-", markersize=3, label="training (running mean)")
@@ -95,12 +112,40 @@ def show_history(history: dict[str, list[float]], name: str | None = None) -> Fi
     scores.plot(epochs, history["val_accuracy"], "o-", markersize=3, label="pixel accuracy")
     scores.plot(epochs, history["val_miou"], "o-", markersize=3, label="mIoU")
     scores.set(xlabel="epoch", ylabel="validation", ylim=(0, 1))
+    trained_on = history["scenes"]
+    changes = [i for i in range(1, len(trained_on)) if trained_on[i] != trained_on[i - 1]]
     for axis in (losses, scores):
+        for change in changes:
+            axis.axvline(change + 0.5, color="gray", linestyle="--", linewidth=1)
         axis.legend()
         axis.grid(alpha=0.3)
     figure.tight_layout()
     _save(figure, name)
-    return figure
+
+
+def show_curves(
+    curves: dict[str, Sequence[float]], xlabel: str, ylabel: str, name: str | None = None
+) -> None:
+    """Named curves over 1, 2, 3 ..., shares between 0 and 1."""
+    figure, axis = plt.subplots(figsize=(FIGURE_WIDTH * 0.6, 3))
+    for label, values in curves.items():
+        axis.plot(range(1, len(values) + 1), values, "o-", label=label)
+    axis.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 1))
+    axis.legend()
+    axis.grid(alpha=0.3)
+    figure.tight_layout()
+    _save(figure, name)
+
+
+def show_channels(rows: dict[str, torch.Tensor], columns: int, name: str | None = None) -> None:
+    """The channels of activations (C, H, W) that vary most, one named row each, dark to bright."""
+    pictures = {}
+    for row, activations in rows.items():
+        chosen = activations[activations.flatten(1).std(1).argsort(descending=True)[:columns]]
+        low, high = (f(chosen.flatten(1), 1)[:, None, None] for f in (torch.amin, torch.amax))
+        gray = ((chosen - low) / (high - low).clamp(min=1e-9) * 255).to(torch.uint8)
+        pictures[row] = list(gray[:, None].expand(-1, 3, -1, -1))
+    show_grid(pictures, name=name)
 
 
 def _as_rgb(picture: torch.Tensor):
@@ -112,7 +157,7 @@ def _as_rgb(picture: torch.Tensor):
     return picture.permute(1, 2, 0).cpu().numpy()
 
 
-def _save(figure: Figure, name: str | None) -> None:
+def _save(figure: plt.Figure, name: str | None) -> None:
     if name is not None:
         PICTURES.mkdir(parents=True, exist_ok=True)
         figure.savefig(PICTURES / f"{name}.jpg", dpi=100)

@@ -78,6 +78,11 @@ class SegmentationNet(nn.Module):
                 f"The network got a tensor of shape {tuple(image_u8.shape)}: expected image_u8 "
                 "(B, 3, H, W) with H and W of at least 32."
             )
+        if image_u8.dtype != torch.uint8:
+            raise ValueError(
+                f"The network got {image_u8.dtype}: expected image_u8, uint8 in 0..255; "
+                "utils.images.pm1_to_u8() converts what SPADE makes."
+            )
         height, width = image_u8.shape[2:]
         x = u8_to_imagenet(image_u8)  # (B, 3, H, W)
         x = self.backbone(x)  # (B, 512, ceil(H/s), ceil(W/s)), s = output_stride
@@ -115,13 +120,13 @@ def load_segmentation(path: str | Path) -> tuple[SegmentationNet, dict]:
             f"{path} holds no segmentation network (kind: {metadata.get('kind', 'not given')}): "
             "pass a file that notebook 02 or utils.training wrote."
         )
-    network = SegmentationNet(**metadata["settings"])
     try:
+        network = SegmentationNet(**metadata["settings"])
         network.load_state_dict(state)
-    except RuntimeError as error:
+    except (ValueError, RuntimeError) as error:
         raise ValueError(
-            f"{path} does not fit a {network.settings['backbone']} network "
-            f"({str(error).splitlines()[1].strip()}): was it written by another version?"
+            f"{path} does not fit a network with the settings {metadata['settings']} "
+            f"({str(error).splitlines()[-1].strip()}): was it written by another version?"
         ) from error
     return network.eval(), metadata["history"]
 

@@ -23,8 +23,8 @@ from utils.progress import progress
 from utils.scenes import Scenes, open_scenes
 from utils.segmentation import SegmentationNet, load_segmentation, save_segmentation
 
-History = dict[str, list[float]]  # one figure an epoch under each name
-HISTORY_KEYS = ("train_loss", "val_loss", "val_miou", "val_accuracy", "seconds")
+History = dict[str, list]  # what the weights have been through: one entry an epoch in each list
+HISTORY_KEYS = ("scenes", "train_loss", "val_loss", "val_miou", "val_accuracy", "seconds")
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[torch.Tensor]:
@@ -98,8 +98,8 @@ def train(
             from it.  None keeps nothing.
 
     Returns:
-        train_loss (running mean while training), val_loss, val_miou, val_accuracy and seconds,
-        one figure an epoch each.
+        A list for each of HISTORY_KEYS with one entry an epoch: the scenes' data set and size,
+        train_loss (running mean while training), val_loss, val_miou, val_accuracy and seconds.
     """
     accelerator = Accelerator()
     history: History = {key: [] for key in HISTORY_KEYS}
@@ -120,9 +120,10 @@ def train(
         )
         val_loss, result = evaluate(network, val_scenes, batch_size)
         seconds = time.perf_counter() - start
-        figures = (train_loss, val_loss, result.miou, result.accuracy, seconds)
-        for key, figure in zip(HISTORY_KEYS, figures, strict=True):
-            history[key].append(figure)
+        scenes = "{} {}x{}".format(train_scenes.dataset, *train_scenes.size)
+        entry = (scenes, train_loss, val_loss, result.miou, result.accuracy, seconds)
+        for key, value in zip(HISTORY_KEYS, entry, strict=True):
+            history[key].append(value)
         losses = f"training loss {train_loss:.3f}, validation {val_loss:.3f}"
         print(f"epoch {epoch + 1}: {losses}, {result}", flush=True)
         if checkpoint is not None:
@@ -133,6 +134,11 @@ def train(
             }
             write_atomically(checkpoint, lambda path, state=state: torch.save(state, path))
     return history
+
+
+def join_histories(earlier: History, later: History) -> History:
+    """The history of weights that were trained, and then trained on."""
+    return {key: earlier[key] + later[key] for key in HISTORY_KEYS}
 
 
 def main() -> None:
@@ -162,8 +168,9 @@ def main() -> None:
     network = SegmentationNet(
         pretrained=arguments.start == "imagenet", output_stride=arguments.output_stride
     )
+    earlier = {}
     if arguments.start not in ("random", "imagenet"):
-        start, _ = load_segmentation(arguments.start)
+        start, earlier = load_segmentation(arguments.start)
         network.backbone.load_state_dict(start.backbone.state_dict())
         network.score.load_state_dict(start.score.state_dict())
     history = train(
@@ -175,6 +182,8 @@ def main() -> None:
         learning_rate=arguments.learning_rate,
         folder=arguments.out,
     )
+    if earlier:
+        history = join_histories(earlier, history)
     save_segmentation(network, arguments.out / "segmentation.safetensors", history, compact=True)
     print(f"wrote {arguments.out / 'segmentation.safetensors'}")
 

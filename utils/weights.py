@@ -153,8 +153,12 @@ def find_weights(network: str, dataset: str) -> Path:
         dataset: "toy", "camvid" or "cityscapes".
 
     Raises:
+        ValueError: another network.
         FileNotFoundError: there are none yet; says how to get them.
     """
+    modules = {"segmentation": "utils.training", "generator": "spade.training"}
+    if network not in modules:
+        raise ValueError(f"There is no network {network!r}: expected {' or '.join(modules)}.")
     places = [
         PROJECT / "data" / "weights" / f"{network}_{dataset}.safetensors",
         PROJECT / "runs" / f"{network}_{dataset}" / f"{network}.safetensors",
@@ -164,10 +168,9 @@ def find_weights(network: str, dataset: str) -> Path:
     for place in places:
         if place.is_file():
             return place
-    module = {"segmentation": "utils.training", "generator": "spade.training"}[network]
     raise FileNotFoundError(
         f"There are no {network} weights for {dataset} yet (looked for "
         f"{' and '.join(str(place.relative_to(PROJECT)) for place in places)}): train them with "
-        f"`python -m {module} --dataset {dataset} --out runs/{network}_{dataset}`, or see "
-        "data/README.md for those that can be downloaded."
+        f"`python -m {modules[network]} --dataset {dataset} --out runs/{network}_{dataset}`, or "
+        "see data/README.md for those that can be downloaded."
     )

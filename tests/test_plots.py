@@ -1,0 +1,155 @@
+"""Figures: what they show is read back from matplotlib's own objects."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from utils import plots
+from utils.images import read_image
+from utils.labels import COLORS, label_ids_to_colors
+from utils.plots import overlay, show_grid, show_history, show_legend
+
+LABEL_IDS = torch.tensor([[7, 7, 7], [26, 26, 23]], dtype=torch.uint8)
+IMAGE_U8 = torch.arange(18, dtype=torch.uint8).reshape(3, 2, 3)
+
+
+@pytest.fixture(autouse=True)
+def no_figures_are_left():
+    plt.close("all")
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "PICTURES", tmp_path / "out" / "pictures")
+    return tmp_path / "out" / "pictures"
+
+
+def shown(axis):
+    """The array (3, H, W) that an axis shows."""
+    return torch.as_tensor(axis.get_images()[0].get_array().copy()).permute(2, 0, 1)
+
+
+def the_figure():
+    (number,) = plt.get_fignums()
+    return plt.figure(number)
+
+
+# ------------------------------------------------------------------------------ overlay
+
+
+def test_overlay_by_hand():
+    grey = torch.full((3, 2, 3), 100, dtype=torch.uint8)
+    laid = overlay(grey, LABEL_IDS, opacity=0.25)
+    assert laid.shape == (3, 2, 3) and laid.dtype == torch.uint8
+    # Road is (128, 64, 128): three quarters of 100 and a quarter of that.
+    assert laid[:, 0, 0].tolist() == [107, 91, 107]
+    assert torch.equal(overlay(IMAGE_U8, LABEL_IDS, opacity=0), IMAGE_U8)
+    assert torch.equal(overlay(IMAGE_U8, LABEL_IDS, opacity=1), label_ids_to_colors(LABEL_IDS))
+
+
+# ------------------------------------------------------------------------------ figures
+
+
+def test_a_grid_shows_photos_maps_and_masks(pictures):
+    mask = LABEL_IDS == 7
+    show_grid({"photo": [IMAGE_U8, IMAGE_U8.flip(-1)], "map": [LABEL_IDS, mask]}, ["one", "two"])
+    axes = the_figure().axes
+    assert len(axes) == 4 and [axis.get_title() for axis in axes] == ["one", "two", "", ""]
+    assert torch.equal(shown(axes[1]), IMAGE_U8.flip(-1))
+    assert torch.equal(shown(axes[2]), label_ids_to_colors(LABEL_IDS))
+    assert torch.equal(shown(axes[3]), mask.to(torch.uint8).mul(255).expand(3, -1, -1))
+    texts = [[text.get_text() for text in axis.texts] for axis in axes]
+    assert texts == [["photo"], [], ["map"], []]
+    assert not pictures.exists()
+
+
+def test_rows_of_unequal_length(pictures):
+    show_grid({"a": [IMAGE_U8], "b": [IMAGE_U8, LABEL_IDS, LABEL_IDS]}, name="a grid")
+    axes = the_figure().axes
+    assert [len(axis.get_images()) for axis in axes] == [1, 0, 0, 1, 1, 1]
+    picture = read_image(pictures / "a grid.jpg")
+    assert picture.shape[2] == 1100 and picture.float().std() > 10
+
+
+def test_each_picture_keeps_its_shape():
+    show_grid({"a": [torch.zeros(3, 30, 90, dtype=torch.uint8)] * 2}, titles=["one", "two"])
+    figure = the_figure()
+    box = figure.axes[1].get_window_extent()
+    assert box.width / box.height == pytest.approx(3, rel=0.05)
+
+
+def test_the_legend_names_what_occurs_largest_first():
+    show_legend(torch.stack([LABEL_IDS, LABEL_IDS]))
+    (axis,) = the_figure().axes
+    assert [text.get_text() for text in axis.texts] == ["7 road", "26 car", "23 sky"]
+    colors = [tuple(patch.get_facecolor()[:3]) for patch in axis.patches]
+    assert colors[1] == pytest.approx((COLORS[26] / 255).tolist())
+
+
+def test_a_legend_of_all_labels_takes_several_lines():
+    show_legend(torch.arange(34, dtype=torch.uint8)[None])
+    (axis,) = the_figure().axes
+    places = {tuple(text.get_position()) for text in axis.texts}
+    assert len(places) == 34 and axis.get_ylim() == (6, 0)
+
+
+def test_the_history(pictures):
+    history = {
+        "train_loss": [3.0, 2.0, 1.5],
+        "val_loss": [3.1, 2.2, 2.0],
+        "val_miou": [0.1, 0.2, 0.3],
+        "val_accuracy": [0.5, 0.6, 0.7],
+    }
+    show_history(history, name="history")
+    losses, scores = the_figure().axes
+    assert [list(line.get_ydata()) for line in losses.lines] == [[3.0, 2.0, 1.5], [3.1, 2.2, 2.0]]
+    assert [list(line.get_xdata()) for line in scores.lines] == [[1, 2, 3]] * 2
+    named = {line.get_label(): list(line.get_ydata()) for line in scores.lines}
+    assert named == {"pixel accuracy": [0.5, 0.6, 0.7], "mIoU": [0.1, 0.2, 0.3]}
+    assert (pictures / "history.jpg").is_file()
+
+
+def test_class_shares():
+    plots.show_class_shares(LABEL_IDS)
+    (axis,) = the_figure().axes
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["road", "car", "sky"]
+    assert [bar.get_height() for bar in axis.patches] == pytest.approx([3 / 6, 2 / 6, 1 / 6])
+    assert axis.get_yscale() == "log"
+
+
+def test_curves():
+    plots.show_curves({"a": [0.5, 0.25], "b": [1.0]}, xlabel="round", ylabel="agreement")
+    (axis,) = the_figure().axes
+    named = {
+        line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axis.lines
+    }
+    assert named == {"a": ([1, 2], [0.5, 0.25]), "b": ([1], [1.0])}
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("round", "agreement")
+
+
+def test_channels_that_vary_most_are_shown_dark_to_bright():
+    activations = torch.zeros(3, 5, 7)
+    activations[1] = torch.linspace(-3, 9, 35).reshape(5, 7)
+    activations[2, 0, 0] = 1
+    plots.show_channels({"layer": activations}, columns=2)
+    first, second = (shown(axis) for axis in the_figure().axes)
+    assert first.shape == (3, 5, 7) and (first[0].min(), first[0].max()) == (0, 255)
+    assert first[0].flatten().tolist() == sorted(first[0].flatten().tolist())
+    assert second[0].nonzero().tolist() == [[0, 0]]
+
+
+def test_figures_are_stored_as_small_jpegs(monkeypatch):
+    settings = []
+    monkeypatch.setattr(
+        plots, "set_matplotlib_formats", lambda *kinds, **more: settings.append((kinds, more))
+    )
+    with plt.rc_context():
+        plots.setup_notebook()
+        assert plt.rcParams["figure.dpi"] == plt.rcParams["savefig.dpi"] == 80
+    assert settings == [(("jpeg",), {"pil_kwargs": {"quality": 85}})]

@@ -1,0 +1,323 @@
+"""Toy streets, CamVid and Cityscapes behind one interface; wrong data is named in one sentence."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from utils import scenes as scenes_module
+from utils.images import save_image
+from utils.labels import LABEL_OF_CAMVID_ID, label_ids_to_colors, label_ids_to_train_ids
+from utils.scenes import open_scenes
+from utils.toy_streets import draw_street
+
+CITIES = {"aachen": 2, "bochum": 1}  # how many photos each folder holds
+
+
+def coarse_ids(height, width, highest, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    cells = torch.randint(0, highest + 1, (height // 4 + 1, width // 4 + 1), generator=generator)
+    cells = cells.repeat_interleave(4, 0).repeat_interleave(4, 1)
+    return cells[:height, :width].to(torch.uint8).contiguous()
+
+
+def a_photo(height, width, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
+
+
+def make_camvid(folder, ending=".png", size=(60, 45), split="train"):
+    """Three photos and maps in the SegNet tutorial's layout, the names in no order."""
+    width, height = size
+    for i, name in enumerate(("0016E5_2", "0001TP_1", "0016E5_1")):
+        save_image(a_photo(height, width, i), folder / split / f"{name}{ending}")
+        save_image(coarse_ids(height, width, 11, i), folder / f"{split}annot" / f"{name}.png")
+    (folder / split / "Thumbs.db").write_bytes(b"no photo")
+    return folder
+
+
+def make_cityscapes(folder, size=(64, 32), split="val"):
+    width, height = size
+    for city, count in CITIES.items():
+        for i in range(count):
+            name = f"{city}_{i:06d}_000019"
+            street = draw_street(5, i, size=size)
+            maps = folder / "gtFine" / split / city
+            photo = folder / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png"
+            save_image(street.image_u8, photo)
+            save_image(street.label_ids, maps / f"{name}_gtFine_labelIds.png")
+            instances = Image.fromarray(street.instance_ids.numpy().astype(np.uint16))
+            instances.save(maps / f"{name}_gtFine_instanceIds.png")
+    return folder
+
+
+@pytest.fixture
+def camvid(tmp_path):
+    return make_camvid(tmp_path / "camvid")
+
+
+@pytest.fixture
+def cityscapes(tmp_path):
+    return make_cityscapes(tmp_path / "cityscapes")
+
+
+def check_scene(scene, size):
+    width, height = size
+    for tensor, shape, dtype in (
+        (scene.image_u8, (3, height, width), torch.uint8),
+        (scene.label_ids, (height, width), torch.uint8),
+        (scene.instance_ids, (height, width), torch.int32),
+    ):
+        assert tensor.shape == shape and tensor.dtype == dtype
+    assert scene.label_ids.max() < 34
+    # An instance id says its class.
+    ids = scene.instance_ids
+    assert torch.equal(torch.where(ids >= 1000, ids // 1000, ids), scene.label_ids.int())
+    assert all(isinstance(x, str) and x for x in (scene.name, scene.city, scene.time_of_day))
+
+
+# ------------------------------------------------------------------------------ toy streets
+
+
+@pytest.mark.parametrize("size", [(256, 128), (65, 33), (32, 16)])
+def test_toy_scenes(size):
+    scenes = open_scenes("toy", "val", size=size)
+    assert len(scenes) == 500 and scenes.size == size
+    check_scene(scenes[7], size)
+    width, height = size
+    assert repr(scenes) == f"Scenes(toy val: 500 scenes of {width}x{height})"
+
+
+def test_toy_scenes_are_drawn_from_the_splits_own_seed():
+    street = draw_street(2, 7, (64, 32))
+    scene = open_scenes("toy", "val", size=(64, 32))[7]
+    assert torch.equal(scene.image_u8, street.image_u8) and scene.name == "toy_val_00007"
+    assert (scene.city, scene.time_of_day) == (street.city, street.time_of_day)
+    lengths = {split: len(open_scenes("toy", split)) for split in scenes_module.SPLITS}
+    assert lengths == {"train": 2975, "val": 500, "test": 1525}
+    others = [open_scenes("toy", split, size=(64, 32))[7] for split in ("train", "test")]
+    assert not any(torch.equal(scene.image_u8, other.image_u8) for other in others)
+
+
+def test_the_default_size():
+    assert open_scenes("toy", "train").size == (256, 128)
+
+
+# ------------------------------------------------------------------------------ a sequence
+
+
+def test_slices_subsets_and_batches():
+    scenes = open_scenes("toy", "train", size=(33, 17))
+    few = scenes[10:16:2]
+    assert few.names == ["toy_train_00010", "toy_train_00012", "toy_train_00014"]
+    assert few[1:][0].name == few[-2].name == "toy_train_00012"
+    chosen = few.subset(iter([2, 0]))
+    assert chosen.names == [few.names[2], few.names[0]] and len(few) == 3
+    assert [scene.name for scene in chosen] == chosen.names  # iteration ends
+    image_u8, label_ids = scenes.batch(torch.tensor([12, 10, 12]))
+    assert image_u8.shape == (3, 3, 17, 33) and label_ids.shape == (3, 17, 33)
+    assert torch.equal(image_u8[0], few[1].image_u8) and torch.equal(label_ids[1], few[0].label_ids)
+    assert len(scenes[:0]) == 0
+    with pytest.raises(IndexError):
+        few[3]
+
+
+def test_the_fingerprint_of_toy_streets(monkeypatch):
+    scenes = open_scenes("toy", "train", size=(33, 17))
+    fingerprint = scenes[:3].fingerprint()
+    assert fingerprint == open_scenes("toy", "train", size=(33, 17))[:3].fingerprint()
+    others = [
+        scenes[:4],
+        scenes[1:4],
+        scenes.subset([0, 2, 1]),
+        open_scenes("toy", "val", size=(33, 17))[:3],
+        open_scenes("toy", "train", size=(34, 17))[:3],
+    ]
+    prints = {other.fingerprint() for other in others}
+    monkeypatch.setattr(scenes_module, "_RENDERER", "another version of the renderer")
+    prints.add(scenes[:3].fingerprint())
+    assert len(prints) == 6 and fingerprint not in prints
+
+
+# ------------------------------------------------------------------------------ CamVid
+
+
+@pytest.mark.parametrize("below", ["", "CamVid"])
+@pytest.mark.parametrize("ending", [".png", ".jpg"])
+def test_camvid_layouts(below, ending, tmp_path):
+    make_camvid(tmp_path / below, ending)
+    scenes = open_scenes("camvid", "train", tmp_path, size=(65, 33))
+    assert scenes.names == ["0001TP_1", "0016E5_1", "0016E5_2"]
+    assert [scene.time_of_day for scene in scenes] == ["dusk", "day", "day"]
+    for scene in scenes:
+        check_scene(scene, (65, 33))
+        assert scene.city == "Cambridge"
+
+
+def test_camvid_pixels(camvid):
+    # 60x45 at the aspect 2:1 keeps the 30 rows in the middle, here without resizing.
+    scene = open_scenes("camvid", "train", str(camvid), size=(60, 30))[2]
+    assert scene.name == "0016E5_2"  # the first that was made
+    assert torch.equal(scene.image_u8, a_photo(45, 60)[:, 7:37])
+    camvid_ids = coarse_ids(45, 60, 11)[7:37]
+    assert torch.equal(scene.label_ids, LABEL_OF_CAMVID_ID[camvid_ids.long()])
+    assert torch.equal(scene.instance_ids, scene.label_ids.int())
+
+
+@pytest.mark.skipif("CAMVID_ROOT" not in os.environ, reason="CAMVID_ROOT: where CamVid lies")
+def test_the_real_camvid():
+    for split, count in (("train", 367), ("val", 101)):
+        scenes = open_scenes("camvid", split, os.environ["CAMVID_ROOT"], size=(129, 65))
+        assert len(scenes) == count
+        for index in range(0, count, count // 4):
+            check_scene(scenes[index], (129, 65))
+            assert {7, 11} <= set(scenes[index].label_ids.unique().tolist())  # road, building
+
+
+# ------------------------------------------------------------------------------ Cityscapes
+
+
+def test_cityscapes(cityscapes):
+    scenes = open_scenes("cityscapes", "val", cityscapes, size=(64, 32))
+    assert [(scene.name, scene.city) for scene in scenes] == [
+        ("aachen_000000_000019", "aachen"),
+        ("aachen_000001_000019", "aachen"),
+        ("bochum_000000_000019", "bochum"),
+    ]
+    street = draw_street(5, 1, size=(64, 32))
+    for field in ("image_u8", "label_ids", "instance_ids"):
+        assert torch.equal(getattr(scenes[1], field), getattr(street, field))
+    assert street.instance_ids.max() > 24000  # there is something that 8 bits would lose
+    for scene in open_scenes("cityscapes", "val", cityscapes, size=(47, 33)):
+        check_scene(scene, (47, 33))
+
+
+# ------------------------------------------------------------------------------ fingerprints
+
+
+def test_a_changed_file_changes_the_fingerprint(cityscapes):
+    def fingerprint():
+        return open_scenes("cityscapes", "val", cityscapes, size=(64, 32)).fingerprint()
+
+    prints = [fingerprint()]
+    assert fingerprint() == prints[0]
+    for pattern in ("**/*labelIds.png", "**/*instanceIds.png", "**/*leftImg8bit.png"):
+        path = sorted(cityscapes.glob(pattern))[-1]
+        status = path.stat()
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000_000))
+        prints.append(fingerprint())
+    path.write_bytes(path.read_bytes() + b" ")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000_000))
+    prints.append(fingerprint())
+    assert len(set(prints)) == 5
+
+
+# ------------------------------------------------------------------------------ bad input
+
+
+def test_what_cannot_be_opened(tmp_path):
+    with pytest.raises(ValueError, match=r"no data set 'kitti': expected one of toy, camvid, city"):
+        open_scenes("kitti", "train")
+    with pytest.raises(ValueError, match=r"no split 'training': expected one of train, val, test"):
+        open_scenes("toy", "training")
+    for size in ((31, 16), (32, 15), (0, 0)):
+        with pytest.raises(ValueError, match=rf"size {size[0]}x{size[1]} is too small: .*32x16"):
+            open_scenes("toy", "train", size=size)
+    with pytest.raises(FileNotFoundError, match=r"camvid folder .*nowhere is not there: "):
+        open_scenes("camvid", "train", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("dataset", ["camvid", "cityscapes"])
+def test_the_default_root_is_in_the_project(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(scenes_module, "PROJECT", tmp_path)
+    message = rf"{dataset} folder .*{dataset} is not there: .*pass its folder as root"
+    with pytest.raises(FileNotFoundError, match=message):
+        open_scenes(dataset, "train")
+    if dataset == "camvid":
+        make_camvid(tmp_path / "data" / "camvid")
+        assert len(open_scenes("camvid", "train")) == 3
+
+
+def first_of(folder, pattern):
+    return sorted(Path(folder).glob(pattern))[0]
+
+
+def test_folders_that_are_missing(camvid, cityscapes):
+    with pytest.raises(FileNotFoundError, match=r"val is not there: data/README\.md shows"):
+        open_scenes("camvid", "val", camvid)
+    (camvid / "trainannot").rename(camvid / "annotations")
+    with pytest.raises(FileNotFoundError, match=r"trainannot is not there: data/README\.md shows"):
+        open_scenes("camvid", "train", camvid)
+    (cityscapes / "gtFine").rename(cityscapes / "gtCoarse")
+    with pytest.raises(FileNotFoundError, match=r"gtFine.val is not there: data/README\.md shows"):
+        open_scenes("cityscapes", "val", cityscapes)
+
+
+def test_splits_without_photos(tmp_path):
+    for folder in ("train", "trainannot", "leftImg8bit/val", "gtFine/val"):
+        (tmp_path / folder).mkdir(parents=True)
+    for dataset, split in (("camvid", "train"), ("cityscapes", "val")):
+        with pytest.raises(ValueError, match=rf"{split} holds no photo \(\*.*README\.md shows"):
+            open_scenes(dataset, split, tmp_path)
+
+
+def test_photos_without_a_map(camvid, cityscapes):
+    first_of(camvid, "trainannot/*").unlink()
+    message = r"0001TP_1\.png has no label map: .*trainannot.0001TP_1\.png is not there; get it"
+    with pytest.raises(FileNotFoundError, match=message):
+        open_scenes("camvid", "train", camvid)
+    for kind in ("instanceIds", "labelIds"):
+        first_of(cityscapes, f"**/*{kind}.png").unlink()
+        message = rf"leftImg8bit\.png has no label map: .*_gtFine_{kind}\.png is not there"
+        with pytest.raises(FileNotFoundError, match=message):
+            open_scenes("cityscapes", "val", cityscapes)
+
+
+@pytest.mark.parametrize("kind", ["labelIds", "instanceIds"])
+def test_sizes_that_differ(kind, cityscapes):
+    path = first_of(cityscapes, f"**/*{kind}.png")
+    save_image(draw_street(5, 0, size=(32, 16)).label_ids, path)
+    message = rf"{kind}\.png is 32x16, but its photo .*leftImg8bit\.png is 64x32"
+    with pytest.raises(ValueError, match=message):
+        open_scenes("cityscapes", "val", cityscapes)[0]
+
+
+@pytest.mark.parametrize("kind", ["leftImg8bit", "labelIds", "instanceIds"])
+def test_truncated_files(kind, cityscapes):
+    path = first_of(cityscapes, f"**/*{kind}.png")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=rf"{kind}\.png can't be read as a picture .*download it"):
+        open_scenes("cityscapes", "val", cityscapes)[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (label_ids_to_colors, r"is a colour picture \(mode RGB\), .*colors_to_label_ids"),
+        (label_ids_to_train_ids, r"looks like train ids .*train_ids_to_label_ids"),
+        (lambda ids: ids.masked_fill(ids == 7, 255), "holds the value 255"),
+        (lambda ids: ids + 20, r"holds values \d+\.\.\d+, expected Cityscapes label ids"),
+    ],
+)
+def test_maps_of_another_kind(change, message, cityscapes):
+    path = first_of(cityscapes, "**/*labelIds.png")
+    save_image(change(draw_street(5, 0, size=(64, 32)).label_ids), path)
+    with pytest.raises(ValueError, match=rf"aachen_000000_000019_gtFine_labelIds\.png {message}"):
+        open_scenes("cityscapes", "val", cityscapes)[0]
+
+
+def test_camvid_maps_of_another_kind(camvid):
+    save_image(torch.full((45, 60), 31, dtype=torch.uint8), camvid / "trainannot" / "0001TP_1.png")
+    with pytest.raises(ValueError, match=r"0001TP_1\.png has .*values up to 31, expected CamVid"):
+        open_scenes("camvid", "train", camvid)[0]
+
+
+def test_what_a_loader_makes_is_checked(monkeypatch):
+    street = draw_street(1, 0, (32, 16))
+    wrong = street._replace(label_ids=street.label_ids + 30)
+    monkeypatch.setattr(scenes_module.toy_streets, "draw_street", lambda *arguments: wrong)
+    with pytest.raises(ValueError, match="the label map of toy_train_00000 holds values"):
+        open_scenes("toy", "train", size=(32, 16))[0]
