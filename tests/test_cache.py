@@ -90,7 +90,9 @@ def test_slices_of_a_cached_set(tmp_path):
     part = scenes[1:4].subset([2, 0])
     assert part.names == [scenes.names[3], scenes.names[1]]
     assert equal(part[0], toy()[3])
-    assert torch.equal(part.batch([1])[0][0], toy()[1].image_u8)
+    image_u8, label_ids = part.batch([0])
+    assert torch.equal(image_u8[0], toy()[3].image_u8)
+    assert torch.equal(label_ids[0], toy()[3].label_ids)
     assert part.fingerprint() != scenes.fingerprint()
     again = cached(part, tmp_path / "again")
     assert equal(again[1], toy()[1]) and equal(cached(part, tmp_path / "again")[0], toy()[3])

@@ -207,9 +207,9 @@ def test_resize_image():
     resized = resize_image(flat, (20, 31))
     assert resized.shape == (2, 3, 31, 20) and resized.dtype == torch.uint8
     assert (resized == 77).all()
-    # Antialiased: stripes of one pixel become grey, where picking pixels would keep one colour.
-    stripes = torch.tensor([0, 255], dtype=torch.uint8).repeat(32).expand(3, 64, 64)
-    assert (resize_image(stripes, (16, 16))[:, 2:-2, 2:-2].int() - 127).abs().max() < 20
+    # Antialiased: of stripes that cover a quarter, a quarter is left, wherever they lie.
+    stripes = torch.tensor([255, 0, 0, 0], dtype=torch.uint8).repeat(16).expand(3, 64, 64)
+    assert (resize_image(stripes, (16, 16))[:, 2:-2, 2:-2].int() - 64).abs().max() < 20
 
 
 def test_resize_map_by_hand():

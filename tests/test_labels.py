@@ -80,6 +80,8 @@ def test_no_train_ids(value, dtype):
 def test_no_label_ids(convert):
     with pytest.raises(ValueError, match=r"holds values 0\.\.255, expected 0\.\.33: .*check_label"):
         convert(torch.tensor([[0, 255]], dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"holds values 34\.\.34, expected 0\.\.33"):
+        convert(torch.tensor([[34]]))
     with pytest.raises(ValueError, match=r"holds values -1\.\.7, expected 0\.\.33"):
         convert(torch.tensor([[7, -1]]))
     assert convert(torch.zeros(0, 5, dtype=torch.uint8)).numel() == 0

@@ -101,6 +101,7 @@ def test_a_legend_of_all_labels_takes_several_lines():
 
 def test_the_history(pictures):
     history = {
+        "scenes": ["toy 64x32", "toy 64x32", "camvid 64x32"],
         "train_loss": [3.0, 2.0, 1.5],
         "val_loss": [3.1, 2.2, 2.0],
         "val_miou": [0.1, 0.2, 0.3],
@@ -108,10 +109,13 @@ def test_the_history(pictures):
     }
     show_history(history, name="history")
     losses, scores = the_figure().axes
-    assert [list(line.get_ydata()) for line in losses.lines] == [[3.0, 2.0, 1.5], [3.1, 2.2, 2.0]]
-    assert [list(line.get_xdata()) for line in scores.lines] == [[1, 2, 3]] * 2
-    named = {line.get_label(): list(line.get_ydata()) for line in scores.lines}
+    curves = [list(line.get_ydata()) for line in losses.lines[:2]]
+    assert curves == [[3.0, 2.0, 1.5], [3.1, 2.2, 2.0]]
+    assert [list(line.get_xdata()) for line in scores.lines[:2]] == [[1, 2, 3]] * 2
+    named = {line.get_label(): list(line.get_ydata()) for line in scores.lines[:2]}
     assert named == {"pixel accuracy": [0.5, 0.6, 0.7], "mIoU": [0.1, 0.2, 0.3]}
+    for axis in (losses, scores):  # one line between the toy streets and CamVid
+        assert [list(line.get_xdata()) for line in axis.lines[2:]] == [[2.5, 2.5]]
     assert (pictures / "history.jpg").is_file()
 
 

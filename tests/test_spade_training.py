@@ -201,6 +201,30 @@ def test_two_steps_change_the_weights_of_both(streets, segmenter):
     assert all(parameter.requires_grad for parameter in networks[1].parameters())
 
 
+@pytest.mark.parametrize("learner", ["generator", "discriminator"])
+def test_each_network_learns_its_own_side(streets, learner):
+    """One of them stands still: the other makes photos more alike, or tells them apart."""
+    generator, discriminator = tiny_networks()
+    rates = (4e-3, 0.0) if learner == "generator" else (0.0, 4e-3)
+    optimizers = tuple(
+        torch.optim.Adam(network.parameters(), rate, betas=(0.0, 0.9))
+        for network, rate in zip((generator, discriminator), rates, strict=True)
+    )
+    batch = training_batch(streets, 0, 2, 0)
+    accelerator = training.Accelerator()
+    losses = [
+        training.training_step(generator, discriminator, optimizers, None, *batch, accelerator)
+        for _ in range(12)
+    ]
+    first, last = losses[0], losses[-1]
+    if learner == "generator":
+        assert last["matching"] < 0.75 * first["matching"]
+    else:
+        assert last["discriminator"] < 0.8 * first["discriminator"]
+        # The generator's loss is the mean score of its photos, negated: they are scored lower.
+        assert last["adversarial"] > first["adversarial"] + 0.2
+
+
 def test_the_rates_fall_to_zero_over_the_second_half(streets, monkeypatch):
     rates = []
 

@@ -21,6 +21,8 @@ def streets():
 class Drawn:
     """Scenes in memory, with as much of their interface as training needs."""
 
+    dataset, size = "toy", (64, 32)
+
     def __init__(self, scenes):
         self.image_u8, self.label_ids = scenes.batch(range(len(scenes)))
 
@@ -103,7 +105,8 @@ def test_the_history(streets, shallow, capsys):
     history = train(network, streets.first(2), streets, epochs=2, batch_size=2)
     assert tuple(history) == HISTORY_KEYS
     assert all(len(figures) == 2 for figures in history.values())
-    assert all(isinstance(x, float) for figures in history.values() for x in figures)
+    assert history["scenes"] == ["toy 64x32"] * 2
+    assert all(isinstance(x, float) for key in HISTORY_KEYS[1:] for x in history[key])
     assert min(history["seconds"]) > 0 and 0 <= history["val_miou"][1] <= 1
     loss, result = evaluate(network, streets, batch_size=2)
     assert history["val_loss"][1] == pytest.approx(loss, rel=1e-4)
@@ -237,6 +240,8 @@ def test_the_command(shallow, tmp_path, monkeypatch, capsys):
         "--learning-rate",
         "0",
     )
-    other, _ = load_segmentation(tmp_path / "two" / "segmentation.safetensors")
+    other, joined = load_segmentation(tmp_path / "two" / "segmentation.safetensors")
     assert other.settings["output_stride"] == 8  # the start gives weights, not settings
     torch.testing.assert_close(other.score.weight, network.score.weight, atol=1e-5, rtol=0)
+    assert joined["scenes"] == ["toy 64x32"] * 2  # what the start went through comes first
+    assert joined["train_loss"][0] == history["train_loss"][0] != joined["train_loss"][1]

@@ -22,6 +22,10 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from utils.files import write_atomically
+
 # What the kernels see here and under pytest (conftest.py), unless the caller has set it: no
 # progress bars, and a fixed number of threads, on which the last digits of sums depend.
 KERNEL_ENVIRONMENT = {"COURSE_PROGRESS": "0", "OMP_NUM_THREADS": "2"}
@@ -120,9 +124,8 @@ def main(arguments=None):
             except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
                 print(f"failed, nothing written\n\n{error}", file=sys.stderr)
                 return 1
-        target.parent.mkdir(parents=True, exist_ok=True)
         text = nbformat.writes(clean(notebook)) + "\n"
-        target.write_text(text, encoding="utf-8")
+        write_atomically(target, lambda part, text=text: part.write_text(text, encoding="utf-8"))
         seconds = time.perf_counter() - start
         print(f"{target}: {seconds:.1f} s, {len(text.encode()) // 1000} kB", flush=True)
     return 0

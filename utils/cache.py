@@ -10,7 +10,6 @@ that the pixels depend on, so a changed file or size gets another folder and nev
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,8 +36,9 @@ def cached(scenes: Scenes, folder: str | Path) -> "CachedScenes":
 def _build(scenes: Scenes, place: Path) -> None:
     """Decode into a temporary folder beside place, then rename it: whole, or not at all."""
     width, height = scenes.size
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+    temporary = place.with_name(f".{place.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     try:
         arrays = {
             field: np.lib.format.open_memmap(

@@ -134,7 +134,7 @@ def read_photo(path: str | Path, size: tuple[int, int]) -> torch.Tensor:
 
 
 def save_image(image_u8: torch.Tensor, path: str | Path) -> Path:
-    """Write image_u8 (3, H, W), or a map (H, W) of uint8, as path's ending says (.png, .jpg).
+    """Write image_u8 (3, H, W) as path's ending says (.png, .jpg), or a map (H, W) uint8 (.png).
 
     The folder is made; the file appears whole or not at all.
     """
@@ -148,6 +148,10 @@ def save_image(image_u8: torch.Tensor, path: str | Path) -> Path:
     array = image_u8.cpu().movedim(0, -1).numpy() if image_u8.dim() == 3 else image_u8.cpu().numpy()
     picture = Image.fromarray(np.ascontiguousarray(array))
     kind = Image.registered_extensions().get(Path(path).suffix.lower())
+    if image_u8.dim() == 2 and kind != "PNG":
+        raise ValueError(
+            f"{path}: a map of ids must end in .png; any other format changes the ids."
+        )
     if kind is None:
         raise ValueError(f"{path}: no picture format has that ending; use .png or .jpg.")
     write_atomically(path, lambda temporary: picture.save(temporary, kind, quality=90))

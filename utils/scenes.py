@@ -16,7 +16,7 @@ from typing import overload
 
 import torch
 
-from utils import toy_streets
+from utils import toy_drawing, toy_streets
 from utils.files import PROJECT
 from utils.images import crop_to_aspect, read_image, read_map, resize_image, resize_map
 from utils.labels import camvid_ids_to_label_ids, check_label_ids
@@ -161,7 +161,9 @@ class _ToyScenes(Scenes):
 
 
 # A changed renderer draws other streets, so its source is part of what a toy scene is.
-_RENDERER = hashlib.sha256(Path(toy_streets.__file__).read_bytes()).hexdigest()
+_RENDERER = hashlib.sha256(
+    Path(toy_drawing.__file__).read_bytes() + Path(toy_streets.__file__).read_bytes()
+).hexdigest()
 
 
 class _FileScenes(Scenes):
