@@ -167,6 +167,12 @@ def test_unknown_endings(name, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_map_is_not_saved_as_jpeg(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.jpg: a map of ids must end in \.png"):
+        save_image(torch.zeros(4, 5, dtype=torch.uint8), tmp_path / "a.jpg")
+    assert os.listdir(tmp_path) == []
+
+
 def test_an_error_while_saving_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = save_image(noise(3, 4, 5), tmp_path / "a.png")
     before = path.read_bytes()

@@ -148,11 +148,11 @@ def save_image(image_u8: torch.Tensor, path: str | Path) -> Path:
     array = image_u8.cpu().movedim(0, -1).numpy() if image_u8.dim() == 3 else image_u8.cpu().numpy()
     picture = Image.fromarray(np.ascontiguousarray(array))
     kind = Image.registered_extensions().get(Path(path).suffix.lower())
-    if image_u8.dim() == 2 and kind != "PNG":
-        raise ValueError(
-            f"{path}: a map of ids must end in .png; any other format changes the ids."
-        )
     if kind is None:
         raise ValueError(f"{path}: no picture format has that ending; use .png or .jpg.")
+    if image_u8.dim() == 2 and kind != "PNG":
+        raise ValueError(
+            f"{path}: a map of ids must end in .png; other formats change the ids."
+        )
     write_atomically(path, lambda temporary: picture.save(temporary, kind, quality=90))
     return Path(path)
