@@ -151,8 +151,6 @@ def save_image(image_u8: torch.Tensor, path: str | Path) -> Path:
     if kind is None:
         raise ValueError(f"{path}: no picture format has that ending; use .png or .jpg.")
     if image_u8.dim() == 2 and kind != "PNG":
-        raise ValueError(
-            f"{path}: a map of ids must end in .png; other formats change the ids."
-        )
+        raise ValueError(f"{path}: a map of ids must end in .png; other formats change the ids.")
     write_atomically(path, lambda temporary: picture.save(temporary, kind, quality=90))
     return Path(path)
