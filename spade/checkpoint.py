@@ -2,12 +2,11 @@
 
 import copy
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from torch import Tensor
 
-from utils.weights import check_weights_file, load_weights, save_weights
+from utils.weights import load_torch_file, load_weights, save_weights
 
 from .generator import SpadeGenerator
 from .normalization import fold_spectral_norm
@@ -74,21 +73,8 @@ def save_generator(generator: SpadeGenerator, path: str | Path, compact: bool = 
 
 
 def _read_published(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a .pth file, without running code that a pickle may hold."""
-    check_weights_file(path)
-    try:
-        state_dict = torch.load(path, map_location="cpu", weights_only=True)
-    # The unpickler meets damaged bytes with any type of error: OSError, KeyError, EOFError ...
-    except Exception as error:
-        if isinstance(error, UnpicklingError) and _is_pickle(path, error):
-            raise ValueError(
-                f"{path} holds pickled code, which was not executed: expected nothing but a state "
-                "dict, saved with torch.save(network.state_dict(), path)."
-            ) from error
-        raise ValueError(
-            f"{path} is truncated or no PyTorch weight file ({Path(path).stat().st_size} bytes): "
-            "delete it and download it again; an archive has to be unpacked first."
-        ) from error
+    """The state dict in a .pth file."""
+    state_dict = load_torch_file(path)
     if not isinstance(state_dict, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state_dict.items()
     ):
@@ -100,12 +86,6 @@ def _read_published(path: str | Path) -> dict[str, Tensor]:
         key.removeprefix("module."): value.float() if value.is_floating_point() else value
         for key, value in state_dict.items()
     }
-
-
-def _is_pickle(path: str | Path, error: UnpicklingError) -> bool:
-    """Was it an object that the unpickler refused, and not just bytes that make no sense?"""
-    with open(path, "rb") as file:
-        return "GLOBAL" in str(error) or file.read(1) == b"\x80"
 
 
 def _settings_from_shapes(state_dict: dict[str, Tensor], path: str | Path) -> dict:

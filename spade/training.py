@@ -27,11 +27,11 @@ from spade.losses import (
 )
 from spade.semantics import semantics
 from utils.cache import cached
-from utils.files import write_atomically
 from utils.images import save_image, u8_to_pm1
 from utils.labels import label_ids_to_colors
 from utils.scenes import Scenes, open_scenes
 from utils.segmentation import load_segmentation
+from utils.weights import load_checkpoint, save_checkpoint
 
 GENERATOR_RATE, DISCRIMINATOR_RATE = 1e-4, 4e-4  # Adam, betas (0, 0.9)
 MATCHING_WEIGHT, PERCEPTUAL_WEIGHT = 10, 10
@@ -138,10 +138,7 @@ def train_spade(
     losses: list[dict[str, float]] = []
     checkpoint = None if folder is None else Path(folder) / "last.pt"
     if checkpoint is not None and checkpoint.is_file():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-        losses = state["losses"]
+        losses = load_checkpoint(checkpoint, parts, device)
     prepared = accelerator.prepare(generator, discriminator, *optimizers)
     start, first = time.perf_counter(), len(losses)
     for step in range(len(losses), steps):
@@ -159,8 +156,7 @@ def train_spade(
         )
         seen = (step + 1) * batch_size
         if checkpoint is not None and (seen % save_every < batch_size or step + 1 == steps):
-            state = {name: part.state_dict() for name, part in parts.items()} | {"losses": losses}
-            write_atomically(checkpoint, lambda path, state=state: torch.save(state, path))
+            save_checkpoint(checkpoint, parts, losses)
             rate = (step + 1 - first) * batch_size / (time.perf_counter() - start)
             figures = ", ".join(f"{name} {value:.2f}" for name, value in losses[-1].items())
             print(f"{seen} pictures, {rate:.1f} a second: {figures}", flush=True)
@@ -223,9 +219,9 @@ def main() -> None:
     for network in (generator, discriminator):
         xavier_start(network)
     if arguments.start:
-        state = torch.load(arguments.start, map_location="cpu", weights_only=True)
-        generator.load_state_dict(state["generator"])
-        discriminator.load_state_dict(state["discriminator"])
+        load_checkpoint(
+            arguments.start, {"generator": generator, "discriminator": discriminator}, "cpu"
+        )
     perceptual = None
     if arguments.perceptual:
         perceptual = PerceptualLoss(load_segmentation(arguments.perceptual)[0])

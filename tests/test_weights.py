@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from utils import weights
-from utils.weights import find_weights, load_weights, pack_state, save_weights, unpack_state
+from utils.weights import (
+    find_weights,
+    load_checkpoint,
+    load_weights,
+    pack_state,
+    save_checkpoint,
+    save_weights,
+    unpack_state,
+)
 
 
 def a_state():
@@ -169,3 +177,36 @@ def test_another_network():
         ValueError, match="no network 'encoder': expected segmentation or generator"
     ):
         find_weights("encoder", "toy")
+
+
+def a_training():
+    network = torch.nn.Linear(3, 2)
+    return {"network": network, "optimizer": torch.optim.Adam(network.parameters())}
+
+
+def test_a_checkpoint_brings_everything_back(tmp_path):
+    parts, others = a_training(), a_training()
+    parts["network"](torch.ones(1, 3)).sum().backward()
+    parts["optimizer"].step()
+    save_checkpoint(tmp_path / "last.pt", parts, {"loss": [0.5]})
+    assert load_checkpoint(tmp_path / "last.pt", others, "cpu") == {"loss": [0.5]}
+    for key, tensor in parts["network"].state_dict().items():
+        assert torch.equal(tensor, others["network"].state_dict()[key])
+    assert others["optimizer"].state_dict()["state"][0]["step"] == 1
+
+
+@pytest.mark.parametrize("inputs", [3, 4], ids=["without its optimizer", "another shape"])
+def test_the_checkpoint_of_another_training_is_refused(inputs, tmp_path):
+    parts = a_training()
+    save_checkpoint(tmp_path / "last.pt", {"network": torch.nn.Linear(inputs, 2)}, [])
+    with pytest.raises(ValueError, match=r"last\.pt is the checkpoint of another training"):
+        load_checkpoint(tmp_path / "last.pt", parts, "cpu")
+
+
+def test_a_cut_checkpoint_is_named_and_stays(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, a_training(), [])
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=r"last\.pt is truncated"):
+        load_checkpoint(path, a_training(), "cpu")
+    assert path.is_file()

@@ -16,12 +16,12 @@ from accelerate import Accelerator
 from torch.nn import functional as F
 
 from utils.cache import cached
-from utils.files import write_atomically
 from utils.metrics import SegmentationResult, SegmentationScore
 from utils.modes import evaluation_mode
 from utils.progress import progress
 from utils.scenes import Scenes, open_scenes
 from utils.segmentation import SegmentationNet, load_segmentation, save_segmentation
+from utils.weights import load_checkpoint, save_checkpoint
 
 History = dict[str, list]  # what the weights have been through: one entry an epoch in each list
 HISTORY_KEYS = ("scenes", "train_loss", "val_loss", "val_miou", "val_accuracy", "seconds")
@@ -105,12 +105,10 @@ def train(
     history: History = {key: [] for key in HISTORY_KEYS}
     network.to(accelerator.device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
+    parts = {"network": network, "optimizer": optimizer}
     checkpoint = None if folder is None else Path(folder) / "last.pt"
     if checkpoint is not None and checkpoint.is_file():
-        state = torch.load(checkpoint, map_location=accelerator.device, weights_only=True)
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        history = state["history"]
+        history = load_checkpoint(checkpoint, parts, accelerator.device)
     prepared, optimizer = accelerator.prepare(network, optimizer)
     for epoch in range(len(history["train_loss"]), epochs):
         start = time.perf_counter()
@@ -127,12 +125,7 @@ def train(
         losses = f"training loss {train_loss:.3f}, validation {val_loss:.3f}"
         print(f"epoch {epoch + 1}: {losses}, {result}", flush=True)
         if checkpoint is not None:
-            state = {
-                "network": network.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "history": history,
-            }
-            write_atomically(checkpoint, lambda path, state=state: torch.save(state, path))
+            save_checkpoint(checkpoint, parts, history)
     return history
 
 

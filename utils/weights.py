@@ -7,6 +7,7 @@ with one scale for each output channel: a quarter of the size, to fit in a repos
 
 import json
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -121,6 +122,64 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
             "delete it and download or save it again."
         ) from error
     return unpack_state(packed), metadata
+
+
+def load_torch_file(path: str | Path, device: str | torch.device = "cpu") -> object:
+    """What torch.save() wrote, tensors on the device; code that a pickle may hold is not run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is an HTML page, truncated, no such file, or holds code.
+    """
+    check_weights_file(path)
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    # The unpickler meets damaged bytes with any type of error: OSError, KeyError, EOFError ...
+    except Exception as error:
+        if isinstance(error, UnpicklingError) and _is_pickle(path, error):
+            raise ValueError(
+                f"{path} holds pickled code, which was not executed: expected nothing but a state "
+                "dict, saved with torch.save(network.state_dict(), path)."
+            ) from error
+        raise ValueError(
+            f"{path} is truncated or no PyTorch weight file ({Path(path).stat().st_size} bytes): "
+            "delete it and download it again; an archive has to be unpacked first."
+        ) from error
+
+
+def _is_pickle(path: str | Path, error: UnpicklingError) -> bool:
+    """Was it an object that the unpickler refused, and not just bytes that make no sense?"""
+    with open(path, "rb") as file:
+        return "GLOBAL" in str(error) or file.read(1) == b"\x80"
+
+
+def save_checkpoint(path: str | Path, parts: dict, record: object) -> None:
+    """Write what a training needs to go on, whole or not at all.
+
+    Args:
+        parts: networks and optimizers by name; their state_dict() is kept.
+        record: what else to keep: numbers, strings, lists and dicts of them.
+    """
+    state = {name: part.state_dict() for name, part in parts.items()} | {"record": record}
+    write_atomically(path, lambda temporary: torch.save(state, temporary))
+
+
+def load_checkpoint(path: str | Path, parts: dict, device: str | torch.device) -> object:
+    """Put the state of save_checkpoint() back into the parts -> its record.
+
+    Raises:
+        FileNotFoundError, ValueError: see load_torch_file; or the file is another training's.
+    """
+    state = load_torch_file(path, device)
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        return state["record"]
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is the checkpoint of another training ({str(error).splitlines()[-1].strip()}):"
+            " delete it to start anew, or keep this training in another folder."
+        ) from error
 
 
 def check_weights_file(path: str | Path) -> None:
