@@ -63,18 +63,6 @@ def main() -> None:
         for score, label_ids in zip(scores.values(), maps):
             score.update(label_ids.cpu(), true_ids)
         shares.append(agreement(result.label_ids, result.generated_label_ids).cpu())
-        if indices[0] == 0:
-            stages = {
-                "photo": image_u8,
-                "true map": true_ids,
-                "map": result.label_ids,
-                "SPADE": result.generated_u8,
-                "map again": result.generated_label_ids,
-                "from truth": from_truth_u8,
-            }
-            rows = {name: tensor[:4].cpu() for name, tensor in stages.items()}
-            show_grid(rows, name=f"pipeline_{arguments.dataset}")
-
     shares = torch.cat(shares)
     machine = f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads"
     print(f"{scenes}, {machine}")
@@ -84,7 +72,19 @@ def main() -> None:
         print(f"{name:27} {score.compute()}")
     print(f"feedback agreement          {shares.mean():.3f} (from {shares.min():.3f})")
     print(f"{len(scenes) / seconds:.1f} photos a second through photo, map, photo, map")
-    print(f"picture: {(PICTURES / f'pipeline_{arguments.dataset}.jpg').relative_to(PROJECT)}")
+
+    image_u8, true_ids = scenes.spread(4).batch(range(4))
+    result = pipeline.run(image_u8)
+    stages = {
+        "photo": image_u8,
+        "true map": true_ids,
+        "map": result.label_ids,
+        "SPADE": result.generated_u8,
+        "map again": result.generated_label_ids,
+        "from truth": pipeline.generator.synthesize(true_ids),
+    }
+    show_grid({name: x.cpu() for name, x in stages.items()}, name=f"pipeline_{scenes.dataset}")
+    print(f"picture: {(PICTURES / f'pipeline_{scenes.dataset}.jpg').relative_to(PROJECT)}")
 
 
 if __name__ == "__main__":

@@ -321,3 +321,11 @@ def test_what_a_loader_makes_is_checked(monkeypatch):
     monkeypatch.setattr(scenes_module.toy_streets, "draw_street", lambda *arguments: wrong)
     with pytest.raises(ValueError, match="the label map of toy_train_00000 holds values"):
         open_scenes("toy", "train", size=(32, 16))[0]
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(3, [0, 3, 6]), (10, list(range(10))), (99, list(range(10))), (0, [])]
+)
+def test_spread_takes_scenes_at_even_distances(count, expected):
+    scenes = open_scenes("toy", "val", size=(64, 32))[:10]
+    assert scenes.spread(count).names == [f"toy_val_{index:05d}" for index in expected]

@@ -165,8 +165,8 @@ def test_find_weights_knows_the_published_generator(tmp_path, monkeypatch):
 def test_weights_that_are_not_there(network, dataset, module, tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "PROJECT", tmp_path)
     name = f"{network}_{dataset}"
-    places = rf"data.weights.{name}\.safetensors and runs.{name}.{network}\.safetensors"
-    command = f"`python -m {module} --dataset {dataset} --out runs/{name}`"
+    places = rf"data/weights/{name}\.safetensors, runs/{name}/{network}\.safetensors.*"
+    command = f"python -m {module} --dataset {dataset} --out runs/{name}"
     message = rf"no {network} weights for {dataset} yet \(looked for {places}\).*{command}.*README"
     with pytest.raises(FileNotFoundError, match=message):
         find_weights(network, dataset)
@@ -210,3 +210,16 @@ def test_a_cut_checkpoint_is_named_and_stays(tmp_path):
     with pytest.raises(ValueError, match=r"last\.pt is truncated"):
         load_checkpoint(path, a_training(), "cpu")
     assert path.is_file()
+
+
+def test_a_longer_training_goes_before_the_notebooks_short_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "PROJECT", tmp_path)
+    places = [
+        tmp_path / "runs/notebook_02/segmentation_toy.safetensors",
+        tmp_path / "runs/segmentation_toy/segmentation.safetensors",
+        tmp_path / "data/weights/segmentation_toy.safetensors",
+    ]
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+        assert find_weights("segmentation", "toy") == place

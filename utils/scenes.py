@@ -84,6 +84,13 @@ class Scenes(Sequence):
         part._entries = [self._entries[index] for index in indices]
         return part
 
+    def spread(self, count: int) -> "Scenes":
+        """As many scenes (all, if there are no more) at even distances: photos filmed one after
+        another look alike.
+        """
+        count = min(count, len(self))
+        return self.subset(i * len(self) // count for i in range(count))
+
     def batch(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Several scenes at once -> image_u8 (B, 3, H, W), label_ids (B, H, W)."""
         scenes = [self[int(index)] for index in indices]

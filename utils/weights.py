@@ -215,13 +215,18 @@ def find_weights(network: str, dataset: str) -> Path:
         ValueError: another network.
         FileNotFoundError: there are none yet; says how to get them.
     """
-    modules = {"segmentation": "utils.training", "generator": "spade.training"}
-    if network not in modules:
-        raise ValueError(f"There is no network {network!r}: expected {' or '.join(modules)}.")
+    ways = {
+        "segmentation": f'notebook 02 with DATASET = "{dataset}", or python -m utils.training',
+        "generator": "python -m spade.training",
+    }
+    if network not in ways:
+        raise ValueError(f"There is no network {network!r}: expected {' or '.join(ways)}.")
     places = [
         PROJECT / "data" / "weights" / f"{network}_{dataset}.safetensors",
         PROJECT / "runs" / f"{network}_{dataset}" / f"{network}.safetensors",
     ]
+    if network == "segmentation":
+        places.append(PROJECT / "runs" / "notebook_02" / f"{network}_{dataset}.safetensors")
     if (network, dataset) == ("generator", "cityscapes"):
         places.insert(0, PROJECT / "data" / "weights" / "latest_net_G.pth")
     for place in places:
@@ -229,7 +234,7 @@ def find_weights(network: str, dataset: str) -> Path:
             return place
     raise FileNotFoundError(
         f"There are no {network} weights for {dataset} yet (looked for "
-        f"{' and '.join(str(place.relative_to(PROJECT)) for place in places)}): train them with "
-        f"`python -m {modules[network]} --dataset {dataset} --out runs/{network}_{dataset}`, or "
-        "see data/README.md for those that can be downloaded."
+        f"{', '.join(place.relative_to(PROJECT).as_posix() for place in places)}): train them with "
+        f"{ways[network]} --dataset {dataset} --out runs/{network}_{dataset}, or see "
+        "data/README.md for those that can be downloaded."
     )
