@@ -127,10 +127,13 @@ def test_dilation_computes_what_strides_compute_and_more(networks, output_stride
     """Without its strides the backbone gives the same features, and those between them."""
     x = torch.randn(1, 3, 79, 110, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        coarse, fine = networks[32].backbone(x), networks[output_stride].backbone(x)
+        coarse, fine = (
+            copy.deepcopy(networks[stride].backbone).double()(x.double())  # rounding apart
+            for stride in (32, output_stride)
+        )
     step = 32 // output_stride
     assert fine.shape[-1] > coarse.shape[-1]
-    torch.testing.assert_close(fine[..., ::step, ::step], coarse, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(fine[..., ::step, ::step], coarse)
 
 
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
