@@ -1,18 +1,31 @@
 """A cache changes the time that scenes take, and nothing else."""
 
+import copy
+import dataclasses
+import errno
 import json
+import multiprocessing
 import os
+import pickle
+import random
+import resource
+import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 
 from utils import cache
 from utils.cache import cached
 from utils.images import save_image
-from utils.scenes import open_scenes
+from utils.scenes import Scene, open_scenes
 from utils.toy_streets import draw_street
 
 SIZE = (49, 33)
+FORK = multiprocessing.get_context("fork")  # a child that needs no second to import torch
 
 
 def toy(count=5):
@@ -117,45 +130,262 @@ def test_a_changed_file_gets_another_cache(tmp_path):
     assert not equal(before[1], after[1]) and equal(before[2], after[2])
 
 
-def test_an_error_while_building_leaves_nothing_behind(tmp_path):
-    root = files(tmp_path / "camvid")
+# ------------------------------------------------------------------------------ interrupted
+
+
+def contents(place):
+    return {path.name: path.read_bytes() for path in place.iterdir()}
+
+
+def the_cache(folder):
+    (place,) = folder.iterdir()  # and nothing else: no lock, no part
+    return contents(place)
+
+
+def test_a_scene_that_cannot_be_read_costs_only_itself(tmp_path, monkeypatch):
+    root, folder = files(tmp_path / "camvid"), tmp_path / "cache"
     path = root / "train" / "2.png"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-200])
-    with pytest.raises(ValueError, match=r"2\.png can't be read as a picture"):
-        cached(open_scenes("camvid", "train", root, SIZE), tmp_path / "cache")
-    assert os.listdir(tmp_path / "cache") == []
+    whole, status = path.read_bytes(), path.stat()
+    path.write_bytes(whole[:-200] + bytes(200))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    for workers in (0, 2):
+        with pytest.raises(ValueError, match=r"2\.png can't be read as a picture"):
+            cached(open_scenes("camvid", "train", root, SIZE), folder, workers)
     path.write_bytes(whole)
-    assert len(cached(open_scenes("camvid", "train", root, SIZE), tmp_path / "cache")) == 3
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    scenes, loaded = open_scenes("camvid", "train", root, SIZE), []
+    load = type(scenes)._load
+
+    def note(self, name, *source):
+        loaded.append(name)
+        return load(self, name, *source)
+
+    monkeypatch.setattr(type(scenes), "_load", note)
+    again = cached(scenes, folder)
+    assert loaded == ["2"] and len(again) == 3
+    cached(scenes, tmp_path / "afresh")
+    assert the_cache(folder) == the_cache(tmp_path / "afresh")
 
 
-def test_two_processes_that_build_the_same_cache(tmp_path, monkeypatch):
-    rename = os.rename
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_at_random_moments_it_ends_the_same(workers, tmp_path, monkeypatch):
+    """COURSE_KILLS=20 for more of them."""
+    monkeypatch.setattr(cache, "_COMMIT", 8)
+    scenes = open_scenes("toy", "val", size=SIZE)[:120]
+    start = time.monotonic()
+    cached(scenes, tmp_path / "whole", workers)
+    seconds = time.monotonic() - start
+    moments = random.Random(workers)
+    for number in range(int(os.environ.get("COURSE_KILLS", "3"))):
+        folder = tmp_path / f"killed{number}"
+        for _ in range(2):
+            process = FORK.Process(target=cached, args=(scenes, folder, workers))
+            process.start()
+            process.join(moments.uniform(0.1, 0.6) * seconds)
+            process.kill()
+            process.join()
+        cached(scenes, folder, workers)
+        assert the_cache(folder) == the_cache(tmp_path / "whole")
 
-    def beaten(source, target):
-        monkeypatch.setattr(os, "rename", rename)
-        cached(toy(), tmp_path)  # the other process is done a moment earlier
-        rename(source, target)
 
-    monkeypatch.setattr(cache.os, "rename", beaten)
-    assert equal(cached(toy(), tmp_path)[4], toy()[4])
-    assert len(os.listdir(tmp_path)) == 1
+@pytest.mark.parametrize("damage", ["half a line", "a short array", "no list"])
+def test_whatever_a_killed_process_left_is_mended(damage, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "_COMMIT", 2)
+    scenes = toy()
+    place = next(cached(scenes, tmp_path / "whole")._place.parent.iterdir())
+    part = tmp_path / "cache" / f".{place.name}.part"
+    shutil.copytree(place, part)
+    facts, pixels = part / "scenes.jsonl", part / "image_u8.npy"
+    if damage == "half a line":
+        facts.write_bytes(facts.read_bytes()[:-4])
+        pixels.write_bytes(pixels.read_bytes() + b"row that was begun")
+    elif damage == "a short array":
+        pixels.write_bytes(pixels.read_bytes()[:-1000])
+    else:
+        facts.unlink()
+    cached(scenes, tmp_path / "cache")
+    assert the_cache(tmp_path / "cache") == contents(place)
 
 
-def test_a_cache_that_cannot_be_put_in_its_place(tmp_path, monkeypatch):
-    def refused(source, target):
-        raise PermissionError("not here")
+def test_two_processes_that_build_the_same_cache(tmp_path):
+    scenes = open_scenes("toy", "val", size=SIZE)[:40]
+    processes = [FORK.Process(target=cached, args=(scenes, tmp_path / "cache")) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    cached(scenes, tmp_path / "alone", workers=0)
+    assert the_cache(tmp_path / "cache") == the_cache(tmp_path / "alone")
 
-    monkeypatch.setattr(cache.os, "rename", refused)
-    with pytest.raises(PermissionError, match="not here"):
-        cached(toy(1), tmp_path)
-    assert os.listdir(tmp_path) == []
+
+def test_a_process_waits_for_the_one_that_builds(tmp_path, monkeypatch):
+    """The second call must not decode anything, though it began while the first was at it."""
+    scenes = toy()
+    build, begun, go_on, built = cache._build, threading.Event(), threading.Event(), []
+
+    def slowly(*arguments):
+        begun.set()
+        go_on.wait(10)
+        built.append(arguments)
+        build(*arguments)
+
+    monkeypatch.setattr(cache, "_build", slowly)
+    with ThreadPoolExecutor(2) as threads:
+        calls = [threads.submit(cached, scenes, tmp_path) for _ in range(2)]
+        begun.wait(10)
+        time.sleep(0.2)
+        assert not any(call.done() for call in calls)
+        go_on.set()
+    assert len(built) == 1 and equal(calls[0].result()[4], calls[1].result()[4])
+
+
+def test_a_disk_that_is_too_small_is_told_before(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=10_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    # 5 scenes of 49x33 pixels: 3 bytes of photo, 1 of label id and 2 of instance id for each
+    message = r"0\.0 MB are free, but 0\.0 MB more are needed: make room.*smaller size"
+    with pytest.raises(OSError, match=message) as caught:
+        cached(toy(), tmp_path)
+    assert caught.value.errno == errno.ENOSPC
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=49 * 33 * 6 * 5))
+    assert len(cached(toy(), tmp_path)) == 5
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_disk_that_fills_up_on_the_way(workers, tmp_path, monkeypatch):
+    scenes = toy(20)
+    write = cache._Layout.write
+
+    def full(self, part, row, scene):
+        if row == 13:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, part, row, scene)
+
+    monkeypatch.setattr(cache._Layout, "write", full)
+    with pytest.raises(OSError, match=r"MB are free, but 0\.2 MB more are needed: make room"):
+        cached(scenes, tmp_path / "cache", workers)
+    monkeypatch.setattr(cache._Layout, "write", write)
+    cached(scenes, tmp_path / "cache", workers)
+    cached(scenes, tmp_path / "afresh")
+    assert the_cache(tmp_path / "cache") == the_cache(tmp_path / "afresh")
+
+
+def test_instance_ids_that_do_not_fit(tmp_path):
+    class Strange(type(toy())):
+        def _load(self, *source):
+            scene = super()._load(*source)
+            return dataclasses.replace(scene, instance_ids=scene.instance_ids + 70_000)
+
+    scenes = toy()
+    scenes.__class__ = Strange
+    with pytest.raises(ValueError, match=r"toy_val_00003 has instance ids from 70.* 0\.\.65535"):
+        cached(scenes, tmp_path)
 
 
 def test_the_cache_is_four_plain_files(tmp_path):
-    cached(toy(2), tmp_path)
+    scenes = cached(toy(2), tmp_path)
     (place,) = tmp_path.iterdir()
     assert place.name.startswith("toy-val-49x33-")
-    names = ["image_u8.npy", "instance_ids.npy", "label_ids.npy", "scenes.json"]
+    names = ["image_u8.npy", "instance_ids.npy", "label_ids.npy", "scenes.jsonl"]
     assert sorted(path.name for path in place.iterdir()) == names
-    assert json.loads((place / "scenes.json").read_text())[1][0] == "toy_val_00004"
+    assert json.loads((place / "scenes.jsonl").read_text().splitlines()[1])[0] == "toy_val_00004"
+    label_ids = np.load(place / "label_ids.npy", mmap_mode="r")
+    assert np.array_equal(label_ids[1], scenes[1].label_ids)
+    assert np.load(place / "image_u8.npy", mmap_mode="r").shape == (2, 3, 33, 49)
+
+
+# ------------------------------------------------------------------------------ other places
+
+
+def test_another_process_gets_the_files_and_not_the_pixels(tmp_path):
+    scenes = cached(toy(), tmp_path)
+    sent = pickle.dumps(scenes)
+    assert len(sent) < 2000
+    assert equal(pickle.loads(sent)[2], scenes[2])
+
+
+def test_scenes_that_live_on_a_device(tmp_path):
+    scenes = cached(toy(), tmp_path)
+    moved = scenes.subset([4, 1, 3]).to("cpu", resident=True)
+    streamed = copy.copy(scenes)
+    streamed._arrays = cache._StreamedArrays(scenes._arrays, torch.device("cpu"))
+    plain = scenes.to("cpu")
+    for other, picked in ((moved, [2, 0]), (streamed, [3, 4]), (plain, [3, 4])):
+        for one, expected in zip(other.batch(picked), scenes.batch([3, 4]), strict=True):
+            assert torch.equal(one, expected) and one.dtype == torch.uint8
+        instance_ids = other.instance_batch(picked)
+        assert torch.equal(instance_ids, torch.stack([toy()[i].instance_ids for i in (3, 4)]))
+        assert instance_ids.dtype == torch.int32
+    assert equal(moved[1], toy()[1]) and moved.names == [scenes.names[i] for i in (4, 1, 3)]
+    assert isinstance(plain._arrays, cache._MappedArrays)
+    moved.batch([0])[0].zero_()
+    assert equal(moved[0], toy()[4])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("resident", [None, False])
+def test_scenes_on_a_gpu(resident, tmp_path):
+    scenes = cached(toy(), tmp_path)
+    moved = scenes.to("cuda", resident)
+    kind = cache._StreamedArrays if resident is False else cache._DeviceArrays
+    assert isinstance(moved._arrays, kind)
+    for one, expected in zip(moved.batch([3, 1]), scenes.batch([3, 1]), strict=True):
+        assert one.is_cuda and torch.equal(one.cpu(), expected)
+
+
+def test_memory_does_not_grow_with_what_was_read(tmp_path):
+    class Plain(type(toy())):
+        def _load(self, name, *source):
+            pixels = torch.zeros(3, 256, 512, dtype=torch.uint8)
+            return Scene(pixels, pixels[0], pixels[0].int(), name, "nowhere", "noon")
+
+    scenes = open_scenes("toy", "val", size=(512, 256))[:400]
+    scenes.__class__ = Plain
+    scenes = cached(scenes, tmp_path, workers=0)
+
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+
+    scenes.batch(range(16))
+    before = resident()
+    for indices in torch.randperm(400).split(16):
+        scenes.batch(indices)
+        scenes.instance_batch(indices)
+    assert resident() - before < 60e6  # of 315 MB
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_gives_every_scene_once(workers, tmp_path):
+    scenes = cached(open_scenes("toy", "val", size=SIZE)[:50], tmp_path)
+    loader = scenes.loader(4, workers=workers)
+    for _ in range(2):  # workers stay for the next epoch
+        batches = list(loader)  # all held at once: no batch may be written over
+        assert [len(image_u8) for image_u8, _ in batches] == [4] * 12 + [2]
+        everything = scenes.batch(range(50))
+        for number, expected in enumerate(everything):
+            assert torch.equal(torch.cat([batch[number] for batch in batches]), expected)
+    for _ in range(20):
+        next(iter(loader))  # stopped early, again and again
+    shuffled = scenes.loader(
+        50, shuffle=True, workers=workers, generator=torch.Generator().manual_seed(3)
+    )
+    ((image_u8, label_ids),) = shuffled
+    assert sorted(image_u8.flatten(1).sum(1)) == sorted(everything[0].flatten(1).sum(1))
+    assert not torch.equal(image_u8, everything[0]) and len(label_ids) == 50
+
+
+def test_a_loaders_memory_is_used_again_and_never_while_in_use(tmp_path):
+    scenes = cached(open_scenes("toy", "val", size=SIZE)[:40], tmp_path)
+    loader, places = scenes.loader(2, workers=2), set()
+    kept = None
+    for number, (image_u8, label_ids) in enumerate(loader):
+        places.add(image_u8.data_ptr())
+        if number == 1:
+            kept = label_ids[1]  # a view of a view keeps the whole batch
+        expected = scenes.batch([2 * number, 2 * number + 1])
+        assert torch.equal(image_u8, expected[0]) and torch.equal(label_ids, expected[1])
+    assert torch.equal(kept, scenes[3].label_ids)
+    assert len(places) < 12  # of 20 batches

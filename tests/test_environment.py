@@ -20,6 +20,8 @@ COLAB = {
     "accelerate": None,
     "safetensors": None,
     "tqdm": None,
+    "filelock": None,
+    "requests": None,
 }
 
 

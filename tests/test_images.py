@@ -1,6 +1,9 @@
 """Reading, resizing and saving: nothing changes that should not, and nothing is half-written."""
 
 import os
+import threading
+import time
+import zlib
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from PIL import Image
 
 from utils import images
 from utils.images import (
+    ImageWriter,
     crop_to_aspect,
     pm1_to_imagenet,
     pm1_to_u8,
@@ -71,7 +75,7 @@ def test_png_round_trip_is_exact(shape, tmp_path):
     path = save_image(tensor, tmp_path / "new folder" / "a.png")
     assert path == tmp_path / "new folder" / "a.png"
     read = read_image(path) if len(shape) == 3 else read_map(path)
-    assert torch.equal(read, tensor) and read.dtype == torch.uint8 and read.is_contiguous()
+    assert torch.equal(read, tensor) and read.dtype == torch.uint8
 
 
 def test_jpeg_round_trip_is_close(tmp_path):
@@ -102,13 +106,71 @@ def test_exif_rotation(tmp_path):
     assert difference.abs().max() < 12
 
 
-def test_grey_and_rgba_become_rgb(tmp_path):
+def test_every_kind_of_picture_becomes_rgb(tmp_path):
     grey = noise(5, 7)
     Image.fromarray(grey.numpy()).save(tmp_path / "grey.png")
     assert torch.equal(read_image(tmp_path / "grey.png"), grey.expand(3, 5, 7))
+    deep = Image.fromarray((grey.numpy().astype(np.uint16) << 8) + 77)
+    deep.save(tmp_path / "deep.png")
+    assert torch.equal(read_image(tmp_path / "deep.png"), grey.expand(3, 5, 7))
+    image_u8 = noise(3, 5, 7)
+    rgb = Image.fromarray(image_u8.permute(1, 2, 0).numpy())
+    rgb.convert("P").save(tmp_path / "palette.png")
+    expected = np.array(rgb.convert("P").convert("RGB"))
+    assert np.array_equal(read_image(tmp_path / "palette.png").permute(1, 2, 0), expected)
+    rgb.save(tmp_path / "a.webp", lossless=True)
+    assert torch.equal(read_image(tmp_path / "a.webp"), image_u8)
+    flat = Image.new("RGB", (16, 16), (200, 30, 90))
+    flat.convert("CMYK").save(tmp_path / "print.jpg", quality=100)
+    read = read_image(tmp_path / "print.jpg")
+    assert read.shape == (3, 16, 16)
+    assert (read.int() - torch.tensor([200, 30, 90])[:, None, None]).abs().max() < 6
+
+
+def test_what_is_transparent_becomes_white(tmp_path):
     rgba = noise(5, 7, 4)
+    rgba[..., 3] = torch.tensor([0, 0, 0, 255, 255, 255, 255])
     Image.fromarray(rgba.numpy()).save(tmp_path / "rgba.png")
-    assert torch.equal(read_image(tmp_path / "rgba.png"), rgba[..., :3].permute(2, 0, 1))
+    read = read_image(tmp_path / "rgba.png")
+    assert (read[..., :3] == 255).all()
+    assert torch.equal(read[..., 3:], rgba[:, 3:, :3].permute(2, 0, 1))
+    Image.fromarray(noise(5, 7, 2).numpy(), "LA").save(tmp_path / "la.png")
+    assert read_image(tmp_path / "la.png").shape == (3, 5, 7)
+
+
+def test_a_png_with_a_rotation_and_an_interlaced_one(tmp_path):
+    """Two that the fast decoder must leave to Pillow."""
+    picture = Image.fromarray(noise(4, 6, 3).numpy())
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    picture.save(tmp_path / "turned.png", exif=exif)
+    turned = torch.from_numpy(np.array(picture)).permute(2, 0, 1).rot90(2, (1, 2))
+    assert torch.equal(read_image(tmp_path / "turned.png"), turned)
+    # Adam7 of a picture of one pixel: Pillow reads such files, but writes none.
+    one = (tmp_path / "one.png", Image.new("RGB", (1, 1), (9, 8, 7)))
+    one[1].save(one[0])
+    data = bytearray(one[0].read_bytes())
+    data[28] = 1  # the interlace method
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    one[0].write_bytes(data)
+    assert read_image(one[0]).flatten().tolist() == [9, 8, 7]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "I;16"])
+def test_the_fast_decoder_reads_what_pillow_reads(mode, tmp_path):
+    shape = (33, 47, 3) if mode == "RGB" else (33, 47)
+    values = np.random.default_rng(0).integers(0, 60_000 if mode == "I;16" else 256, shape)
+    array = values.astype(np.uint16 if mode == "I;16" else np.uint8)
+    Image.fromarray(array).save(tmp_path / "a.png")
+    read = read_image if mode == "RGB" else read_map
+    found = read(tmp_path / "a.png")
+    expected = torch.from_numpy(array.astype(np.int32))
+    assert torch.equal(found.int(), expected.permute(2, 0, 1) if mode == "RGB" else expected)
+    data = (tmp_path / "a.png").read_bytes()
+    for broken in (data[:-40], data[: len(data) // 2], data[:40], data[:60] + b"?" + data[61:]):
+        (tmp_path / "b.png").write_bytes(broken)
+        with pytest.raises(ValueError, match=r"b\.png can't be read as a picture"):
+            read(tmp_path / "b.png")
 
 
 def test_maps_in_16_bits_and_with_a_palette(tmp_path):
@@ -250,3 +312,101 @@ def test_imagenet_figures_are_torchvisions():
     preset = ResNet34_Weights.IMAGENET1K_V1.transforms()
     assert images.IMAGENET_MEAN == tuple(preset.mean)
     assert images.IMAGENET_STD == tuple(preset.std)
+
+
+# ------------------------------------------------------------------------------ in the background
+
+
+def test_a_writer_writes_what_save_image_does(tmp_path):
+    pictures = {f"{i:02d}.png": noise(3, 9, 11, seed=i) for i in range(20)}
+    with ImageWriter(threads=3, waiting=4) as writer:
+        for name, image_u8 in pictures.items():
+            again = image_u8.clone()
+            writer.save(again, tmp_path / "new" / name)
+            again.zero_()  # handed in is handed in
+        writer.save(smooth(8, 8), tmp_path / "new" / "a.jpg")
+        writer.save(noise(4, 4), tmp_path / "new" / "map.png")
+    for name, image_u8 in pictures.items():
+        assert torch.equal(read_image(tmp_path / "new" / name), image_u8)
+    assert torch.equal(read_map(tmp_path / "new" / "map.png"), noise(4, 4))
+    assert len(os.listdir(tmp_path / "new")) == 22
+
+
+def test_a_writer_waits_when_its_queue_is_full(tmp_path, monkeypatch):
+    gate, running = threading.Event(), []
+
+    def slow(image_u8, path):
+        running.append(path)
+        gate.wait(10)
+
+    monkeypatch.setattr(images, "save_image", slow)
+    writer, taken = ImageWriter(threads=1, waiting=3), []
+
+    def hand_in():
+        for i in range(5):
+            writer.save(noise(3, 2, 2), tmp_path / f"{i}.png")
+            taken.append(i)
+
+    thread = threading.Thread(target=hand_in)
+    thread.start()
+    time.sleep(0.3)
+    assert len(taken) == 3 and len(running) == 1
+    gate.set()
+    thread.join(10)
+    writer.close()
+    assert len(taken) == len(running) == 5
+
+
+def test_a_writers_error_surfaces_and_loses_nothing(tmp_path, monkeypatch):
+    save, broken = images.save_image, [True]
+
+    def save_or_not(image_u8, path):
+        if broken[0] and path.stem == "1":
+            raise OSError("No space left on device")
+        return save(image_u8, path)
+
+    monkeypatch.setattr(images, "save_image", save_or_not)
+    pictures = [noise(3, 2, 2, seed=i) for i in range(4)]
+    writer = ImageWriter(threads=1)
+    writer.save(pictures[0], tmp_path / "0.png")
+    writer.save(pictures[1], tmp_path / "1.png")
+    deadline = time.monotonic() + 10
+    while not writer.failed and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with pytest.raises(OSError, match=r"No space left on device.*1 so far.*retry"):
+        writer.save(pictures[2], tmp_path / "2.png")
+    writer.save(pictures[3], tmp_path / "3.png")  # it was told once
+    writer.close()
+    assert sorted(os.listdir(tmp_path)) == ["0.png", "2.png", "3.png"]
+    broken[0] = False
+    writer.retry()
+    writer.close()
+    for i, image_u8 in enumerate(pictures):
+        assert torch.equal(read_image(tmp_path / f"{i}.png"), image_u8)
+    assert writer.failed == []
+
+
+def test_the_last_pictures_error_surfaces_at_the_end(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(OSError, match="could not be saved"):
+        with ImageWriter() as writer:
+            writer.save(noise(3, 2, 2), tmp_path / "file" / "a.png")
+
+
+def test_an_error_of_the_readers_own_stays_the_one_to_see(tmp_path):
+    with pytest.raises(KeyError, match="mine"):
+        with ImageWriter() as writer:
+            writer.save(noise(3, 2, 2), tmp_path / "a.png")
+            raise KeyError("mine")
+    assert os.listdir(tmp_path) == ["a.png"]
+
+
+def test_a_writer_refuses_at_once_what_is_no_picture(tmp_path):
+    with ImageWriter() as writer:
+        with pytest.raises(ValueError, match=r"a\.png: expected a uint8 tensor"):
+            writer.save(torch.rand(3, 4, 4), tmp_path / "a.png")
+        with pytest.raises(ValueError, match="must end in .png"):
+            writer.save(noise(4, 4), tmp_path / "a.jpg")
+    with pytest.raises(ValueError, match="waiting is 0"):
+        ImageWriter(waiting=0)
+    assert os.listdir(tmp_path) == []

@@ -1,6 +1,8 @@
 """Toy streets, CamVid and Cityscapes behind one interface; wrong data is named in one sentence."""
 
 import os
+import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,13 @@ import torch
 from PIL import Image
 
 from utils import scenes as scenes_module
-from utils.images import save_image
+from utils.cache import cached
+from utils.images import read_photo, save_image
 from utils.labels import LABEL_OF_CAMVID_ID, label_ids_to_colors, label_ids_to_train_ids
-from utils.scenes import open_scenes
+from utils.scenes import open_photos, open_scenes
 from utils.toy_streets import draw_street
 
+SIZE = (64, 32)
 CITIES = {"aachen": 2, "bochum": 1}  # how many photos each folder holds
 
 
@@ -215,6 +219,97 @@ def test_a_changed_file_changes_the_fingerprint(cityscapes):
     assert len(set(prints)) == 5
 
 
+# ------------------------------------------------------------------------------ zip archives
+
+
+def zip_up(folder, kind, target):
+    """Pack a folder into one of the two official archives, and remove it."""
+    with zipfile.ZipFile(target / f"{kind}_trainvaltest.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("README", "as in the official ones")
+        for path in sorted((folder / kind).rglob("*")):
+            file.write(path, path.relative_to(folder))
+    shutil.rmtree(folder / kind)
+
+
+def test_cityscapes_straight_from_the_zip_files(cityscapes, tmp_path):
+    scenes = open_scenes("cityscapes", "val", cityscapes, SIZE)
+    expected, names = [scenes[i] for i in range(len(scenes))], scenes.names
+    for kind in ("gtFine", "leftImg8bit"):  # one folder and one archive is fine, too
+        zip_up(cityscapes, kind, cityscapes)
+        zipped = open_scenes("cityscapes", "val", cityscapes, SIZE)
+        assert zipped.names == names
+        for i, scene in enumerate(expected):
+            for field, value in vars(scene).items():
+                found = getattr(zipped[i], field)
+                same = torch.equal(found, value) if torch.is_tensor(value) else found == value
+                assert same, field
+    assert sorted(path.name for path in cityscapes.iterdir()) == [
+        "gtFine_trainvaltest.zip",
+        "leftImg8bit_trainvaltest.zip",
+    ]
+    built = cached(zipped, tmp_path / "cache", workers=2)
+    assert torch.equal(built[2].image_u8, expected[2].image_u8)
+
+
+def test_a_changed_archive_is_noticed(cityscapes):
+    zip_up(cityscapes, "gtFine", cityscapes)
+    before = open_scenes("cityscapes", "val", cityscapes).fingerprint()
+    archive = cityscapes / "gtFine_trainvaltest.zip"
+    os.utime(archive)
+    assert open_scenes("cityscapes", "val", cityscapes).fingerprint() == before
+    with zipfile.ZipFile(archive) as file:
+        content = {name: file.read(name) for name in file.namelist()}
+    name = next(name for name in content if name.endswith("labelIds.png"))
+    content[name] = content[name][:-1] + b"!"
+    with zipfile.ZipFile(archive, "w") as file:
+        for key, value in content.items():
+            file.writestr(key, value)
+    assert open_scenes("cityscapes", "val", cityscapes).fingerprint() != before
+
+
+def test_archives_that_lack_something(cityscapes, tmp_path):
+    zip_up(cityscapes, "leftImg8bit", cityscapes)
+    with pytest.raises(ValueError, match=r"leftImg8bit_trainvaltest\.zip.* holds no photo"):
+        open_scenes("cityscapes", "train", cityscapes_with(cityscapes, "gtFine/train"))
+    first_of(cityscapes, "gtFine/val/*/*labelIds.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"member leftImg8bit/val.* has no label map: "):
+        open_scenes("cityscapes", "val", cityscapes)
+
+
+def cityscapes_with(folder, more):
+    (folder / more).mkdir(parents=True)
+    return folder
+
+
+# ------------------------------------------------------------------------------ own photos
+
+
+def test_a_folder_of_photos(tmp_path):
+    for i, name in enumerate(("b.JPG", "a.png", "c.jpeg")):
+        save_image(a_photo(40 + i, 60, i), tmp_path / name)
+    Image.fromarray(a_photo(30, 50).permute(1, 2, 0).numpy()).save(tmp_path / "d.webp")
+    (tmp_path / "notes.txt").write_text("no photo")
+    photos = open_photos(tmp_path, (64, 32))
+    assert [path.name for path in photos.paths] == ["a.png", "b.JPG", "c.jpeg", "d.webp"]
+    assert len(photos) == 4 and len(photos[1:3]) == 2
+    for image_u8 in photos:
+        assert image_u8.shape == (3, 32, 64) and image_u8.dtype == torch.uint8
+    assert torch.equal(photos[0], read_photo(tmp_path / "a.png", (64, 32)))
+    batch = photos[1:].batch([2, 0])
+    assert torch.equal(batch, torch.stack([photos[3], photos[1]]))
+    assert len(open_photos(tmp_path / "a.png")) == 1
+
+
+def test_folders_without_photos(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere is not there: check the path"):
+        open_photos(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"holds no photo: expected .jpg.*found no file"):
+        open_photos(tmp_path)
+    (tmp_path / "a.heic").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"found \.heic; save other kinds \(HEIC, say\) as JPEG"):
+        open_photos(tmp_path)
+
+
 # ------------------------------------------------------------------------------ bad input
 
 
@@ -252,7 +347,9 @@ def test_folders_that_are_missing(camvid, cityscapes):
     with pytest.raises(FileNotFoundError, match=r"trainannot is not there: data/README\.md shows"):
         open_scenes("camvid", "train", camvid)
     (cityscapes / "gtFine").rename(cityscapes / "gtCoarse")
-    with pytest.raises(FileNotFoundError, match=r"gtFine.val is not there: data/README\.md shows"):
+    with pytest.raises(
+        FileNotFoundError, match=r"Neither .*gtFine.val nor .*gtFine_trainvaltest\.zip"
+    ):
         open_scenes("cityscapes", "val", cityscapes)
 
 

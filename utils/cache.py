@@ -2,99 +2,482 @@
 
     scenes = cached(open_scenes("toy", "train"), "data/cache")
     image_u8, label_ids = scenes.batch([3, 1, 4])       # one indexed read, no decoding
+    on_gpu = scenes.to("cuda")                          # the same, from the GPU's own memory
 
-A cache is a folder of three .npy files and one .json file; its name carries a hash of everything
-that the pixels depend on, so a changed file or size gets another folder and never stale pixels.
+A cache is a folder of three .npy files and a list of names; the folder's name carries a hash of
+everything that the pixels depend on, so a changed file or size gets another folder and never stale
+pixels.  While it is built its name begins with a dot and ends in .part: the files only ever grow,
+and the list tells how many scenes are safely in them, so whoever comes next goes on from there.
 """
 
+import contextlib
+import copy
+import errno
+import functools
+import io
 import json
+import mmap
 import os
-import shutil
-from collections.abc import Sequence
+import sys
+import weakref
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SequentialSampler,
+)
 
+from utils.files import check_room, disk_full, usable_cores
 from utils.progress import progress
 from utils.scenes import Scene, Scenes
 
+_DTYPES = {"image_u8": np.uint8, "label_ids": np.uint8, "instance_ids": np.uint16}
+_FACTS = "scenes.jsonl"  # one line a scene: name, city, time of day
+_CHUNK = 8  # scenes that one process decodes in a row: neighbours in an archive are read together
+_IF_FULL = ", or a smaller size, or fewer scenes; what is decoded is kept"
+_COMMIT = 64  # scenes after which what was written is made safe
 
-def cached(scenes: Scenes, folder: str | Path) -> "CachedScenes":
+
+def cached(scenes: Scenes, folder: str | Path, workers: int | None = None) -> "CachedScenes":
     """Decode all scenes into memory-mapped arrays below folder, unless that was done before.
 
-    The result has the interface of scenes, and its batch() is one indexed read.
+    The result has the interface of scenes, and its batch() is one indexed read.  An interrupted
+    call is taken up where it stopped.  Several processes may call this at once: one decodes, the
+    others wait for it.
+
+    Args:
+        folder: on a local disk; mounted drives are slow at this, and some can't lock files.
+        workers: processes that decode; by default one a core (none for a handful of scenes).
+
+    Raises:
+        OSError: the disk is, or would be, full.
+        ValueError, FileNotFoundError: a scene can't be read; those before it are kept.
     """
     width, height = scenes.size
     name = f"{scenes.dataset}-{scenes.split}-{width}x{height}-{scenes.fingerprint()[:16]}"
     place = Path(folder) / name
     if not place.is_dir():
-        _build(scenes, place)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with _one_process_at_a_time(place, scenes):
+            if not place.is_dir():  # else another process has just built it
+                _build(scenes, place, workers)
     return CachedScenes(scenes, place)
 
 
-def _build(scenes: Scenes, place: Path) -> None:
-    """Decode into a temporary folder beside place, then rename it: whole, or not at all."""
-    width, height = scenes.size
-    temporary = place.with_name(f".{place.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+# ----------------------------------------------------------------------------- building
+
+
+@contextlib.contextmanager
+def _one_process_at_a_time(place: Path, scenes: Scenes) -> Iterator[None]:
+    """Hold a lock that the system takes back even from a process that is killed."""
+    lock = FileLock(place.with_name(f".{place.name}.lock"))
     try:
-        arrays = {
-            field: np.lib.format.open_memmap(
-                temporary / f"{field}.npy", "w+", dtype, (len(scenes), *shape)
-            )
-            for field, dtype, shape in (
-                ("image_u8", np.uint8, (3, height, width)),
-                ("label_ids", np.uint8, (height, width)),
-                ("instance_ids", np.int32, (height, width)),
-            )
-        }
-        facts = []
-        for index in progress(range(len(scenes)), f"decoding {scenes}"):
-            scene = scenes[index]
-            for field, array in arrays.items():
-                array[index] = getattr(scene, field).numpy()
-            facts.append((scene.name, scene.city, scene.time_of_day))
-        for array in arrays.values():
-            array.flush()
-        (temporary / "scenes.json").write_text(json.dumps(facts))
-        try:
-            os.rename(temporary, place)
-        except OSError:
-            if not place.is_dir():  # else another process has just built the same cache
-                raise
+        lock.acquire(blocking=False)
+    except Timeout:
+        with progress([], f"waiting for the process that is decoding {scenes}"):
+            lock.acquire()
+    try:
+        yield
+        # Whoever still waits for this file, or makes a new one, finds the cache built.
+        with contextlib.suppress(OSError):
+            os.unlink(lock.lock_file)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        lock.release()
+
+
+def _build(scenes: Scenes, place: Path, workers: int | None) -> None:
+    """Decode what is still missing into the .part folder beside place, then rename that."""
+    part = place.with_name(f".{place.name}.part")
+    part.mkdir(exist_ok=True)
+    layout = _Layout(scenes)
+    done = layout.count_done(part)
+    needed = (len(scenes) - done) * layout.scene_bytes
+    check_room(part.parent, needed, _IF_FULL)
+    layout.cut(part, done)
+    bar = progress(_decoded(scenes, part, done, workers), f"decoding {scenes}", len(scenes), done)
+    pending = []  # facts of scenes that are written, but not safely yet
+    try:
+        for facts in bar:
+            pending.append(facts)
+            if len(pending) == _COMMIT:
+                _commit(part, pending)
+        _commit(part, pending)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise disk_full(part.parent, needed, _IF_FULL) from error
+        _commit(part, pending)  # one scene that can't be read does not cost those before it
+        raise
+    os.rename(part, place)
+
+
+def _commit(part: Path, pending: list[tuple[str, str, str]]) -> None:
+    """Have the pixels reach the disk, and only then say so in the list."""
+    for field in _DTYPES:
+        with open(part / f"{field}.npy", "r+b") as file:
+            os.fsync(file.fileno())
+    with open(part / _FACTS, "a", encoding="utf-8") as file:
+        file.writelines(json.dumps(facts) + "\n" for facts in pending)
+    pending.clear()
+
+
+class _Layout:
+    """Where each scene's arrays lie in the .npy files (numpy.lib.format), as bytes."""
+
+    def __init__(self, scenes: Scenes):
+        width, height = scenes.size
+        self.headers, self.row_bytes = {}, {}
+        for field, dtype in _DTYPES.items():
+            shape = (3, height, width) if field == "image_u8" else (height, width)
+            descriptor = np.lib.format.dtype_to_descr(np.dtype(dtype))
+            header = io.BytesIO()
+            np.lib.format.write_array_header_1_0(
+                header,
+                {"descr": descriptor, "fortran_order": False, "shape": (len(scenes), *shape)},
+            )
+            self.headers[field] = header.getvalue()
+            self.row_bytes[field] = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        self.scene_bytes = sum(self.row_bytes.values())
+
+    def offset(self, field: str, row: int) -> int:
+        return len(self.headers[field]) + row * self.row_bytes[field]
+
+    def count_done(self, part: Path) -> int:
+        """How many scenes are listed and there; a half-written line at the list's end is none."""
+        facts = part / _FACTS
+        lines = facts.read_bytes().splitlines(keepends=True) if facts.is_file() else []
+        done = sum(line.endswith(b"\n") for line in lines)
+        sizes = {field: part / f"{field}.npy" for field in _DTYPES}
+        sizes = {
+            field: path.stat().st_size if path.is_file() else 0 for field, path in sizes.items()
+        }
+        while done and any(size < self.offset(field, done) for field, size in sizes.items()):
+            done -= 1
+        return done
+
+    def cut(self, part: Path, done: int) -> None:
+        """Make the list and the arrays end after that many scenes; make them, if there are none."""
+        facts = part / _FACTS
+        lines = facts.read_bytes().splitlines(keepends=True) if facts.is_file() else []
+        facts.write_bytes(b"".join(lines[:done]))
+        for field, header in self.headers.items():
+            with open(part / f"{field}.npy", "r+b" if done else "w+b") as file:
+                file.truncate(self.offset(field, done))
+                file.write(header)
+
+    def write(self, part: Path, row: int, scene: Scene) -> None:
+        for field in _DTYPES:
+            with open(part / f"{field}.npy", "r+b") as file:
+                file.seek(self.offset(field, row))
+                file.write(_as_stored(scene, field).data)
+
+
+class _Decoder(Dataset):
+    """What the processes run: decode scene i, write it -> its facts, or the error that it gave.
+
+    They write side by side into the same files, each scene at its own place, so that no pixel has
+    to be sent to the process that waits for them.
+    """
+
+    def __init__(self, scenes: Scenes, part: Path):
+        self.scenes, self.part, self.layout = scenes, part, _Layout(scenes)
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int):
+        try:
+            scene = self.scenes[index]
+            self.layout.write(self.part, index, scene)
+            return scene.name, scene.city, scene.time_of_day
+        except Exception as error:  # raised where the user sees it, without a worker's traceback
+            return error
+
+
+def _as_stored(scene: Scene, field: str) -> np.ndarray:
+    array = getattr(scene, field).numpy()
+    if field == "instance_ids" and not 0 <= array.min() <= array.max() <= 65535:
+        raise ValueError(
+            f"{scene.name} has instance ids from {array.min()} to {array.max()}, expected "
+            "0..65535 (label id * 1000 + n)."
+        )
+    return np.ascontiguousarray(array, _DTYPES[field])
+
+
+def _as_it_is(chunk: list) -> list:
+    return chunk
+
+
+def _decoded(
+    scenes: Scenes, part: Path, start: int, workers: int | None
+) -> Iterator[tuple[str, str, str]]:
+    """Decode and write scenes[start:] -> the facts of each, in order."""
+    chunks = torch.arange(start, len(scenes)).split(_CHUNK)
+    if workers is None:  # starting a process takes as long as decoding a few scenes
+        workers = min(usable_cores(), len(chunks) // 2)
+    loader = DataLoader(
+        _Decoder(scenes, part),
+        batch_sampler=[chunk.tolist() for chunk in chunks],
+        num_workers=workers if workers > 1 else 0,
+        collate_fn=_as_it_is,
+    )
+    for chunk in loader:
+        for facts in chunk:
+            if isinstance(facts, Exception):
+                raise facts
+            yield facts
+
+
+# ----------------------------------------------------------------------------- reading
+
+
+class _MappedArrays:
+    """The finished files, memory-mapped; a read copies rows out of the system's page cache."""
+
+    def __init__(self, place: Path):
+        self.place = place
+        paths = {field: place / f"{field}.npy" for field in _DTYPES}
+        self._maps = {
+            field: np.load(path, mmap_mode="r", allow_pickle=False) for field, path in paths.items()
+        }
+        self._files = {field: open(path, "rb", buffering=0) for field, path in paths.items()}
+
+    def read(self, field: str, rows: Sequence[int]) -> torch.Tensor:
+        array = self._maps[field]
+        taken = np.empty((len(rows), *array.shape[1:]), array.dtype)
+        self.read_into(taken, field, rows)
+        return torch.from_numpy(taken.astype(np.int32) if field == "instance_ids" else taken)
+
+    def read_into(self, taken: np.ndarray, field: str, rows: Sequence[int]) -> None:
+        array, file = self._maps[field], self._files[field].fileno()
+        if not hasattr(os, "preadv"):  # Windows
+            array.take(rows, axis=0, out=taken)
+            return
+        # The same bytes as through the map, a third faster: no page faults; and what was read does
+        # not count as this process's memory.
+        for target, row in zip(taken, rows):
+            if os.preadv(file, [target], array.offset + row * target.nbytes) != target.nbytes:
+                raise OSError(f"{self.place} was cut short: delete it, it will be made again.")
+
+    def __reduce__(self):
+        # Another process maps the files itself: an array would be sent with all its pixels.
+        return _mapped, (self.place,)
+
+
+@functools.lru_cache(maxsize=16)
+def _mapped(place: Path) -> _MappedArrays:
+    return _MappedArrays(place)
+
+
+class _DeviceArrays:
+    """The same rows in a device's memory."""
+
+    def __init__(self, mapped: _MappedArrays, rows: list[int], device: torch.device):
+        self._arrays = {}
+        for field in _DTYPES:
+            parts = [mapped.read(field, part.tolist()) for part in torch.tensor(rows).split(256)]
+            self._arrays[field] = torch.cat([part.to(device) for part in parts])
+
+    def read(self, field: str, rows: Sequence[int]) -> torch.Tensor:
+        array = self._arrays[field]
+        return array[torch.as_tensor(rows).to(array.device)]
+
+
+class _StreamedArrays:
+    """Rows that are sent to a device whenever they are asked for."""
+
+    def __init__(self, mapped: _MappedArrays, device: torch.device):
+        self._mapped, self._device = mapped, device
+
+    def read(self, field: str, rows: Sequence[int]) -> torch.Tensor:
+        read = self._mapped.read(field, rows)
+        if self._device.type == "cuda":
+            read = read.pin_memory()
+        return read.to(self._device, non_blocking=True)
 
 
 class CachedScenes(Scenes):
     """Scenes that lie decoded in memory-mapped arrays; made by cached()."""
 
     def __init__(self, scenes: Scenes, place: Path):
-        facts = json.loads((place / "scenes.json").read_text())
-        entries = [(*fact, index) for index, fact in enumerate(facts)]
+        lines = (place / _FACTS).read_text(encoding="utf-8").splitlines()
+        entries = [(*json.loads(line), row) for row, line in enumerate(lines)]
         super().__init__(scenes.dataset, scenes.split, scenes.size, entries)
         self._place = place
-        self._image_u8, self._label_ids, self._instance_ids = (
-            np.load(place / f"{field}.npy", mmap_mode="r")
-            for field in ("image_u8", "label_ids", "instance_ids")
-        )
+        self._arrays = _mapped(place)
 
     def batch(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Several scenes in one read -> image_u8 (B, 3, H, W), label_ids (B, H, W), both copies."""
-        rows = [self._entries[int(index)][-1] for index in indices]
-        return torch.from_numpy(self._image_u8[rows]), torch.from_numpy(self._label_ids[rows])
+        return _read_batch(self._arrays, self._rows(indices))
+
+    def instance_batch(self, indices: Sequence[int]) -> torch.Tensor:
+        """The instance maps of several scenes in one read -> (B, H, W) int32."""
+        return self._arrays.read("instance_ids", self._rows(indices))
+
+    def to(self, device: torch.device | str, resident: bool | None = None) -> "CachedScenes":
+        """The same scenes, whose pixels come out on that device.
+
+        Args:
+            resident: True moves all pixels there once and indexes batches there, False sends each
+                batch when it is asked for.  By default a GPU gets them if they fit into half of
+                its free memory; on the CPU the files stay mapped.
+        """
+        device, moved = torch.device(device), copy.copy(self)
+        mapped, rows = _mapped(self._place), self._rows(range(len(self)))
+        if resident is None:
+            resident = len(rows) * self._bytes_each() <= _free_memory(device) / 2
+        if resident:
+            moved._arrays = _DeviceArrays(mapped, rows, device)
+            moved._entries = [(*entry[:-1], row) for row, entry in enumerate(self._entries)]
+        else:
+            moved._arrays = mapped if device.type == "cpu" else _StreamedArrays(mapped, device)
+        return moved
+
+    def loader(
+        self,
+        batch_size: int,
+        shuffle: bool = False,
+        workers: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> DataLoader:
+        """A DataLoader over batch()es, for code that wants one.
+
+        Its workers read into memory that all processes share, so a batch arrives without a copy.
+        """
+        if workers == 0:
+            return DataLoader(
+                _Batches(self), batch_size, shuffle, collate_fn=_as_it_is, generator=generator
+            )
+        order = RandomSampler(self, generator=generator) if shuffle else SequentialSampler(self)
+        # Memory is shared by inheriting it, which Linux does well and other systems don't.
+        linux = sys.platform == "linux"
+        slots = _Slots(2 * workers + 2 if linux else 0, batch_size, self.size)
+        return DataLoader(
+            _Batches(self, slots),
+            batch_sampler=_WithSlots(BatchSampler(order, batch_size, drop_last=False), slots),
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            multiprocessing_context="fork" if linux else None,
+            persistent_workers=True,
+        )
+
+    def _rows(self, indices: Sequence[int]) -> list[int]:
+        return [self._entries[int(index)][-1] for index in indices]
 
     def _load(self, name, city, time_of_day, row):
-        return Scene(
-            image_u8=torch.from_numpy(self._image_u8[row].copy()),
-            label_ids=torch.from_numpy(self._label_ids[row].copy()),
-            instance_ids=torch.from_numpy(self._instance_ids[row].copy()),
-            name=name,
-            city=city,
-            time_of_day=time_of_day,
-        )
+        pixels = {field: self._arrays.read(field, [row])[0] for field in _DTYPES}
+        return Scene(**pixels, name=name, city=city, time_of_day=time_of_day)
+
+    def _bytes_each(self) -> int:
+        width, height = self.size
+        return (3 + 1 + 4) * width * height  # photo, label ids, instance ids
 
     def _identity(self, name, *source):
         return (str(self._place), name)
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes; 0 for what has no memory of its own, or none that it would tell of."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+
+
+# ----------------------------------------------------------------------------- DataLoader workers
+
+
+class _Slots:
+    """Memory for some batches, that workers fill and the main process hands out without a copy.
+
+    The main process alone decides which are free: one that was handed out is free again when no
+    tensor uses it any more.
+    """
+
+    def __init__(self, count: int, batch_size: int, size: tuple[int, int]):
+        width, height = size
+        self.pixels = batch_size * width * height  # 3 bytes of photo and 1 of label for each
+        self.shapes = {"image_u8": (-1, 3, height, width), "label_ids": (-1, height, width)}
+        memory = mmap.mmap(-1, max(1, count * 4 * self.pixels))
+        if hasattr(mmap, "MADV_HUGEPAGE"):  # each process maps it anew: let that be few pages
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        buffers = np.frombuffer(memory, np.uint8, count * 4 * self.pixels)
+        self.buffers = buffers.reshape(count, 4 * self.pixels)
+        self.free = list(range(count))
+        _slots_by_id[id(self)] = self
+
+    def views(self, buffer, count: int) -> dict:
+        """The photos and the label maps of the first scenes in a slot's buffer."""
+        photos, maps = buffer[: 3 * self.pixels], buffer[3 * self.pixels :]
+        return {
+            field: part.reshape(self.shapes[field])[:count]
+            for field, part in (("image_u8", photos), ("label_ids", maps))
+        }
+
+
+_slots_by_id: weakref.WeakValueDictionary[int, _Slots] = weakref.WeakValueDictionary()
+
+
+class _WithSlots:
+    """Batches of indices, each with the slot that it is to be read into, if one is free."""
+
+    def __init__(self, batches: BatchSampler, slots: _Slots):
+        self.batches, self.slots = batches, slots
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[tuple[int | None, list[int]]]:
+        for indices in self.batches:
+            yield self.slots.free.pop() if self.slots.free else None, indices
+
+
+class _Batches(Dataset):
+    """What a DataLoader asks: several indices at once -> a batch."""
+
+    def __init__(self, scenes: CachedScenes, slots: _Slots | None = None):
+        self.scenes, self.slots = scenes, slots
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitems__(self, indices):
+        if self.slots is None:
+            return self.scenes.batch(indices)
+        slot, indices = indices
+        rows = self.scenes._rows(indices)
+        if slot is not None:
+            arrays = self.slots.views(self.slots.buffers[slot], len(rows))
+            for field, array in arrays.items():
+                self.scenes._arrays.read_into(array, field, rows)
+        return _Sent(id(self.slots), slot, self.scenes._arrays, rows)
+
+
+class _Sent(NamedTuple):
+    """A batch on its way from a worker; where it arrives, it is two tensors."""
+
+    slots: int
+    slot: int | None
+    arrays: _MappedArrays
+    rows: list[int]
+
+    def __reduce__(self):
+        return _receive, tuple(self)
+
+
+def _receive(slots: int, slot: int | None, arrays: _MappedArrays, rows: list[int]):
+    if slot is None:  # all were in use: every process has the same files mapped
+        return _read_batch(arrays, rows)
+    shared = _slots_by_id[slots]
+    buffer = shared.buffers[slot]
+    weakref.finalize(buffer, shared.free.append, slot)
+    # Views of one tensor, which keeps the array alive as long as either of them is used.
+    return tuple(shared.views(torch.from_numpy(buffer), len(rows)).values())
+
+
+def _read_batch(arrays, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    return arrays.read("image_u8", rows), arrays.read("label_ids", rows)

@@ -1,11 +1,34 @@
-"""Files that are there whole, or not at all."""
+"""Files that are there whole, or not at all, and what the machine has to make them with."""
 
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]  # the folder of the README
+
+
+def usable_cores() -> int:
+    """How many cores this process may use, which can be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def check_room(folder: Path, needed: int, hint: str = "") -> None:
+    """Raise disk_full() if folder's disk has less than that many bytes free."""
+    if needed > shutil.disk_usage(folder).free:
+        raise disk_full(folder, needed, hint)
+
+
+def disk_full(folder: Path, needed: int | None, hint: str = "") -> OSError:
+    """The error for a disk with too little room: what is free, what is needed, what to do."""
+    free = f"{shutil.disk_usage(folder).free / 1e6:,.1f} MB are free"
+    more = "more than that is" if needed is None else f"{needed / 1e6:,.1f} MB more are"
+    advice = f"make room, or choose a folder on another disk{hint}"
+    return OSError(errno.ENOSPC, f"{free}, but {more} needed: {advice}", str(folder))
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:

@@ -6,12 +6,27 @@ from collections.abc import Iterable
 from tqdm.auto import tqdm
 
 
-def progress(items: Iterable, description: str, total: int | None = None) -> tqdm:
-    """items with a progress bar around them.
+def progress(
+    items: Iterable | None,
+    description: str,
+    total: int | None = None,
+    done: int = 0,
+    unit: str = "it",
+) -> tqdm:
+    """items with a progress bar around them, which begins at done; for None, a bar to update().
 
     A bar stores a "0%" line and widget state in a notebook, so the tool that writes the committed
     notebooks, and the tests that compare them, set COURSE_PROGRESS=0; TQDM_DISABLE does not reach
     the notebook bars.
     """
     shown = os.environ.get("COURSE_PROGRESS", "1") != "0"
-    return tqdm(items, desc=description, total=total, disable=not shown, leave=False)
+    return tqdm(
+        items,
+        desc=description,
+        total=total,
+        initial=done,
+        unit=unit,
+        unit_scale=unit == "B",
+        disable=not shown,
+        leave=False,
+    )

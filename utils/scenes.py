@@ -3,12 +3,14 @@
     scenes = open_scenes("toy", "val")
     scene = scenes[0]          # Scene(image_u8, label_ids, instance_ids, name, city, time_of_day)
     few = scenes[:8]           # a slice is a smaller set of scenes
+    photos = open_photos("my photos")                # no labels: image_u8 only
 
 Whatever the source, a scene speaks Cityscapes label ids and has the size that was asked for.
 """
 
 import copy
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +18,18 @@ from typing import overload
 
 import torch
 
-from utils import toy_drawing, toy_streets
+from utils import toy_streets
+from utils.archives import ZippedFile, zipped_files
 from utils.files import PROJECT
-from utils.images import crop_to_aspect, read_image, read_map, resize_image, resize_map
+from utils.images import (
+    RESAMPLING,
+    crop_to_aspect,
+    read_image,
+    read_map,
+    read_photo,
+    resize_image,
+    resize_map,
+)
 from utils.labels import camvid_ids_to_label_ids, check_label_ids
 
 SPLITS = ("train", "val", "test")
@@ -101,7 +112,8 @@ class Scenes(Sequence):
 
     def fingerprint(self) -> str:
         """A hash of everything that the pixels depend on: sources, order and size."""
-        content = (self.dataset, self.split, self.size, [self._identity(*e) for e in self._entries])
+        sources = [self._identity(*entry) for entry in self._entries]
+        content = (self.dataset, self.split, self.size, RESAMPLING, sources)
         return hashlib.sha256(repr(content).encode()).hexdigest()
 
     def _load(self, name: str, *source) -> Scene:
@@ -127,6 +139,7 @@ def open_scenes(
         dataset: "toy" (drawn by the project itself), "camvid" or "cityscapes".
         split: "train", "val" or "test".
         root: the data set's folder; by default data/camvid and data/cityscapes of the project.
+            For Cityscapes the two official zip files may lie there instead of what is in them.
         size: (width, height) that every scene is cropped (to its aspect) and resized to.
 
     Raises:
@@ -168,9 +181,7 @@ class _ToyScenes(Scenes):
 
 
 # A changed renderer draws other streets, so its source is part of what a toy scene is.
-_RENDERER = hashlib.sha256(
-    Path(toy_drawing.__file__).read_bytes() + Path(toy_streets.__file__).read_bytes()
-).hexdigest()
+_RENDERER = toy_streets.RENDERER_HASH
 
 
 class _FileScenes(Scenes):
@@ -202,9 +213,16 @@ class _FileScenes(Scenes):
         check_label_ids(label_ids, str(path))
         return label_ids.to(torch.uint8)
 
-    def _identity(self, name, city, time_of_day, *paths):
-        stats = [path.stat() for path in paths if path is not None]
-        return (name, [(stat.st_size, stat.st_mtime_ns) for stat in stats])
+    def _identity(self, name, city, time_of_day, *sources):
+        return (name, [_file_identity(source) for source in sources if source is not None])
+
+
+def _file_identity(source: Path | ZippedFile) -> tuple[int, int]:
+    """What changes when the file does; reading 11 GB to hash them would take minutes."""
+    if isinstance(source, ZippedFile):
+        return (source.size, source.crc)
+    status = source.stat()
+    return (status.st_size, status.st_mtime_ns)
 
 
 class _CamVidScenes(_FileScenes):
@@ -230,18 +248,115 @@ class _CamVidScenes(_FileScenes):
 
 
 class _CityscapesScenes(_FileScenes):
-    """The official layout: leftImg8bit/SPLIT/CITY/*_leftImg8bit.png and gtFine/SPLIT/CITY/..."""
+    """The official layout: leftImg8bit/SPLIT/CITY/*_leftImg8bit.png and gtFine/SPLIT/CITY/...,
+    as folders, or inside of leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip.
+    """
 
     def __init__(self, split, size, folder):
-        photos, maps = _folder(folder / "leftImg8bit" / split), _folder(folder / "gtFine" / split)
         ending = "_leftImg8bit.png"
+        photos, where = _official_files(folder, "leftImg8bit", split)
+        maps, where_maps = _official_files(folder, "gtFine", split)
         entries = []
-        for photo in sorted(photos.glob(f"*/*{ending}")):
-            name, city = photo.name.removesuffix(ending), photo.parent.name
-            label_map = _partner(photo, maps / city / f"{name}_gtFine_labelIds.png")
-            instance_map = _partner(photo, maps / city / f"{name}_gtFine_instanceIds.png")
-            entries.append((name, city, "day", photo, label_map, instance_map))
-        super().__init__("cityscapes", split, size, _not_empty(entries, photos, f"*/*{ending}"))
+        for (city, file_name), photo in sorted(photos.items()):
+            if not file_name.endswith(ending):
+                continue
+            name = file_name.removesuffix(ending)
+            pair = [f"{name}_gtFine_labelIds.png", f"{name}_gtFine_instanceIds.png"]
+            for map_name in pair:
+                if (city, map_name) not in maps:
+                    missing = where_maps / city / map_name
+                    raise FileNotFoundError(_NO_MAP.format(photo=photo, label_map=missing))
+            entries.append((name, city, "day", photo, *(maps[city, map_] for map_ in pair)))
+        super().__init__("cityscapes", split, size, _not_empty(entries, where, f"*/*{ending}"))
+
+
+_OFFICIAL_NAME = re.compile(r"([\w-]+)/([\w-]+\.png)")  # CITY/FILE, below kind/SPLIT
+
+
+def _official_files(
+    folder: Path, kind: str, split: str
+) -> tuple[dict[tuple[str, str], Path | ZippedFile], Path]:
+    """The PNG files of one kind and split -> ({(city, file name): file}, where they are)."""
+    top, archive = folder / kind / split, folder / f"{kind}_trainvaltest.zip"
+    if top.is_dir():
+        files = {path.relative_to(top).as_posix(): path for path in top.glob("*/*.png")}
+        where = top
+    elif archive.is_file():
+        start = f"{kind}/{split}/"
+        files = {
+            name.removeprefix(start): file
+            for name, file in zipped_files(archive).items()
+            if name.startswith(start)
+        }
+        where = archive / kind / split
+    else:
+        raise FileNotFoundError(
+            f"Neither {top} nor {archive} is there: data/README.md shows the folders that are "
+            "expected, and where the two zip files come from."
+        )
+    found = {}
+    for name, file in files.items():
+        if match := _OFFICIAL_NAME.fullmatch(name):
+            found[match.groups()] = file
+    return found, where
+
+
+# ----------------------------------------------------------------------------- your own photos
+
+
+class Photos(Sequence):
+    """A folder of the reader's own photos; each is read when it is asked for.
+
+    photos[i] is image_u8 (3, H, W): turned upright, centre-cropped to the aspect of size, resized.
+
+    Attributes:
+        size: (width, height) of every photo.
+        paths: one file a photo, sorted by name.
+    """
+
+    def __init__(self, paths: list[Path], size: tuple[int, int]):
+        self.paths, self.size = paths, size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return Photos(self.paths[index], self.size)
+        return read_photo(self.paths[index], self.size)
+
+    def batch(self, indices: Sequence[int]) -> torch.Tensor:
+        """Several photos at once -> image_u8 (B, 3, H, W)."""
+        return torch.stack([self[int(index)] for index in indices])
+
+
+_PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def open_photos(folder: str | Path, size: tuple[int, int] = (256, 128)) -> Photos:
+    """All JPEG, PNG and WebP photos of a folder, of any size and colour mode.
+
+    Args:
+        folder: a folder; its subfolders are not searched.  One photo's path is fine, too.
+        size: (width, height); the default 2:1 is what the networks of this project expect.
+
+    Raises FileNotFoundError if there is no such folder, ValueError if it holds no photo.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder} is not there: check the path of your photos.")
+    files = [folder] if folder.is_file() else sorted(folder.iterdir())
+    paths = [path for path in files if path.suffix.lower() in _PHOTO_ENDINGS]
+    if not paths:
+        others = sorted({path.suffix for path in files if path.is_file()})
+        raise ValueError(
+            f"{folder} holds no photo: expected {', '.join(_PHOTO_ENDINGS)}, found "
+            f"{', '.join(others) or 'no file'}; save other kinds (HEIC, say) as JPEG first."
+        )
+    return Photos(paths, size)
+
+
+# ----------------------------------------------------------------------------- what can be missing
 
 
 def _folder(folder: Path) -> Path:
@@ -252,11 +367,12 @@ def _folder(folder: Path) -> Path:
     return folder
 
 
+_NO_MAP = "{photo} has no label map: {label_map} is not there; get it, or move the photo away."
+
+
 def _partner(photo: Path, label_map: Path) -> Path:
     if not label_map.is_file():
-        raise FileNotFoundError(
-            f"{photo} has no label map: {label_map} is not there; get it, or move the photo away."
-        )
+        raise FileNotFoundError(_NO_MAP.format(photo=photo, label_map=label_map))
     return label_map
 
 

