@@ -26,6 +26,7 @@ from spade.losses import (
     split_judgement,
 )
 from spade.semantics import semantics
+from utils.augmentation import Augmentation
 from utils.cache import cached
 from utils.images import save_image, u8_to_pm1
 from utils.labels import label_ids_to_colors
@@ -49,20 +50,17 @@ def xavier_start(network: nn.Module, gain: float = 0.02) -> None:
 def training_batch(scenes: Scenes, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
     """Random scenes, a pure function of step and seed -> semantics (B, 36, H, W), image_pm1.
 
-    Half of the batches are mirrored; half of them draw their edges from instances, half from the
+    Half of them are mirrored; half of the batches draw their edges from instances, half from the
     label map alone, because a predicted map has no instances.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
     chosen = torch.randint(len(scenes), (batch_size,), generator=generator).tolist()
-    mirrored, with_instances = (torch.rand(2, generator=generator) < 0.5).tolist()
-    batch = [scenes[index] for index in chosen]
-    image_u8, label_ids, instance_ids = (
-        torch.stack([getattr(scene, field) for scene in batch])
-        for field in ("image_u8", "label_ids", "instance_ids")
-    )
+    with_instances = bool(torch.rand((), generator=generator) < 0.5)
+    pixels = (*scenes.batch(chosen), scenes.instance_batch(chosen))
+    augment = Augmentation(scenes.size, flip=0.5)
+    image_u8, label_ids, instance_ids = augment(*pixels, generator=generator)
     planes = semantics(label_ids, instance_ids if with_instances else None)
-    image_pm1 = u8_to_pm1(image_u8)
-    return (planes.flip(-1), image_pm1.flip(-1)) if mirrored else (planes, image_pm1)
+    return planes, u8_to_pm1(image_u8)
 
 
 def training_step(

@@ -1,11 +1,21 @@
 """Toy streets: pure, in the Cityscapes label space, and as varied as they claim to be."""
 
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from utils.labels import ID, NUM_LABELS, THING_IDS, check_label_ids
-from utils.toy_streets import CITIES, TIMES_OF_DAY, Street, draw_street
+from utils.toy_canvas import OVERSAMPLING, Canvas, _ring
+from utils.toy_streets import CITIES, RENDERER_HASH, TIMES_OF_DAY, WEATHERS, Street, draw_street
+from utils.toy_styles import CITY_STYLES, GRASS, light_of
+
+PROJECT = Path(__file__).parent.parent
 
 # Shares of the labelled pixels in Cityscapes' fine annotations.
 CITYSCAPES_SHARES = {
@@ -55,6 +65,7 @@ def test_shapes_dtypes_and_ranges(size: tuple[int, int]) -> None:
     assert int(street.label_ids.max()) < NUM_LABELS
     check_label_ids(street.label_ids)
     assert street.city in CITIES and street.time_of_day in TIMES_OF_DAY
+    assert street.weather in WEATHERS
     for tensor in street[:3]:
         assert tensor.is_contiguous()
 
@@ -78,6 +89,77 @@ def test_the_time_of_day_changes_the_light_only() -> None:
     assert brightness[TIMES_OF_DAY.index("night")] < 0.6 * brightness[TIMES_OF_DAY.index("noon")]
 
 
+def test_the_weather_changes_the_photo_only() -> None:
+    days = [draw_street(0, 7, size=(128, 64), weather=name) for name in WEATHERS]
+    for name, street in zip(WEATHERS, days, strict=True):
+        assert street.weather == name
+        assert (street.city, street.time_of_day) == (days[0].city, days[0].time_of_day)
+        assert torch.equal(street.label_ids, days[0].label_ids)
+        assert torch.equal(street.instance_ids, days[0].instance_ids)
+    assert len({street.image_u8.numpy().tobytes() for street in days}) == len(WEATHERS)
+
+
+@pytest.mark.parametrize("weather", WEATHERS)
+def test_hours_differ_in_brightness_and_hue_whatever_the_weather(weather: str) -> None:
+    means = {}
+    for name in TIMES_OF_DAY:
+        photos = [draw_street(0, i, (64, 32), None, name, weather).image_u8 for i in range(4)]
+        means[name] = torch.stack(photos).float().mean((0, 2, 3))
+    warmth = {name: float(mean[0] / mean[2]) for name, mean in means.items()}  # red by blue
+    brightness = {name: float(mean.mean()) for name, mean in means.items()}
+    assert brightness["night"] < 0.85 * brightness["dusk"]
+    assert brightness["dusk"] < 0.85 * min(brightness["morning"], brightness["noon"])
+    assert warmth["noon"] < 0.93 * min(warmth["morning"], warmth["dusk"])
+
+
+def test_fog_is_thicker_further_away() -> None:
+    rng = np.random.default_rng(0)
+    canvas = Canvas((64, 32), CITY_STYLES[CITIES[0]], light_of("noon", "fog"), rng, rng, rng)
+    assert canvas.lit((0, 0, 0), 40.0) == (0, 0, 0)  # the ground, which gets its haze as a whole
+    canvas.finish_ground()
+    # 40 / 150 + (40 / 40)^2 = 1.267 parts of the fog's (214, 222, 228) to one of the colour
+    assert canvas.lit((0, 0, 0), 40.0) == (119, 124, 127)
+    assert canvas.lit((0, 0, 0), 4.0) == (7, 7, 8)  # 0.0367 parts
+    rows = np.asarray(canvas.photo)[:, 10].astype(int)
+    assert (np.diff(rows[20 * OVERSAMPLING :], axis=0) <= 0).all()  # further down is nearer
+
+
+def test_rain_makes_the_road_darker_and_mirror_lamps() -> None:
+    dry = draw_street(0, 7, (128, 64), None, "night", "cloudy")
+    wet = draw_street(0, 7, (128, 64), None, "night", "rain")
+    road = dry.label_ids == ID["road"]
+    dry_road, wet_road = (street.image_u8[:, road].float().mean(0) for street in (dry, wet))
+    assert wet_road.median() < dry_road.median()
+    assert wet_road.max() > dry_road.max()
+
+
+def draw_shadow(time_of_day: str, weather: str) -> np.ndarray:
+    """Pixel columns, counted from its foot, where a pole at x = 0, z = 8 darkens the ground."""
+    rng = [np.random.default_rng(k) for k in range(3)]
+    size, style = (128, 64), CITY_STYLES[CITIES[0]]
+    photos = []
+    for height in (0.0, 4.0):
+        canvas = Canvas(size, style, light_of(time_of_day, weather), *rng)
+        rng = [np.random.default_rng(k) for k in range(3)]
+        canvas.vanishing_x = 1.0
+        canvas.floor(-200, 200, 1.5, 400, GRASS, ID["terrain"])
+        if height:
+            canvas.cast_pole(0.0, 8.0, height, 0.2)
+        canvas.finish_ground()
+        photos.append(np.asarray(canvas.photo).astype(int).sum(2))
+    foot = canvas.at(0.0, 0.0, 8.0)[0]
+    return np.nonzero((photos[1] < photos[0]).any(0))[0] - foot
+
+
+def test_shadows_fall_away_from_the_sun_and_are_short_at_noon() -> None:
+    morning, noon, dusk = (draw_shadow(name, "clear") for name in ("morning", "noon", "dusk"))
+    margin = 4 * OVERSAMPLING  # the foot itself
+    assert morning.min() > -margin and morning.max() > 20  # the sun stands on the left
+    assert dusk.max() < margin and dusk.min() < -20  # and here on the right
+    assert noon.max() < margin and dusk.min() < noon.min() < 0
+    assert not draw_shadow("noon", "cloudy").size and not draw_shadow("night", "clear").size
+
+
 def test_another_city_keeps_the_road() -> None:
     cities = [draw_street(0, 7, size=(128, 64), city=name) for name in CITIES]
     roads = torch.stack([street.label_ids == ID["road"] for street in cities])
@@ -88,7 +170,7 @@ def test_another_city_keeps_the_road() -> None:
 
 def test_naming_what_the_seed_chose_changes_nothing() -> None:
     free = draw_street(1, 4, size=(64, 32))
-    assert same(free, draw_street(1, 4, (64, 32), city=free.city, time_of_day=free.time_of_day))
+    assert same(free, draw_street(1, 4, (64, 32), free.city, free.time_of_day, free.weather))
 
 
 def test_instances_are_things_and_agree_with_the_labels(streets: list[Street]) -> None:
@@ -128,10 +210,84 @@ def test_every_city_at_every_time_of_day(streets: list[Street]) -> None:
     assert len({(street.city, street.time_of_day) for street in streets}) >= 20
 
 
+def test_every_weather_as_often_as_it_should(streets: list[Street]) -> None:
+    counts = {name: sum(street.weather == name for street in streets) for name in WEATHERS}
+    for name, share in zip(WEATHERS, (0.5, 0.25, 0.15, 0.1), strict=True):
+        assert abs(counts[name] / len(streets) - share) < 0.11, counts
+
+
 def test_unknown_names_and_small_sizes_are_told() -> None:
     with pytest.raises(ValueError, match="'Atlantis' is no city.*" + ", ".join(CITIES)):
         draw_street(0, 0, city="Atlantis")
     with pytest.raises(ValueError, match="'tea' is no time of day.*" + ", ".join(TIMES_OF_DAY)):
         draw_street(0, 0, time_of_day="tea")
+    with pytest.raises(ValueError, match="'hail' is no weather.*" + ", ".join(WEATHERS)):
+        draw_street(0, 0, weather="hail")
     with pytest.raises(ValueError, match="31x16 pixels: 32x16 is the least"):
         draw_street(0, 0, size=(31, 16))
+
+
+# --- equal on every machine -----------------------------------------------------------------------
+
+# Photos, label maps, instance maps.  They are the same with numpy 1.26 and 2.4, with Pillow 10.1 to
+# 13.0 (but 11.1), with and without AVX.  Who changes the renderer on purpose, looks at new pictures
+# and then puts in what digests() returns.
+GOLDEN_DIGESTS = (
+    "d4a567bc4966ba856156e81b900aba5f2424739d65693566f57485053c226484",
+    "ab6e70b172f09a8369e5ad0a228e5f21f88c282dae2bc179d9aad2cb069d0945",
+    "178a6b2630962a5b75a0f54681025986868694339ae49ae2c8e9065ecbc52296",
+)
+
+
+def digests() -> tuple[str, ...]:
+    """sha256 over the photos, the label maps and the instance maps of one street per weather and
+    hour, at sizes that are rescaled in different ways.
+    """
+    sums = [hashlib.sha256() for _ in range(3)]
+    for i, weather in enumerate(WEATHERS):
+        for k, time_of_day in enumerate(TIMES_OF_DAY):
+            size = (96, 48) if k % 2 else (64, 33)
+            street = draw_street(7, 4 * i + k, size, None, time_of_day, weather)
+            for sum_, tensor in zip(sums, street[:3], strict=True):
+                sum_.update(tensor.numpy().tobytes())
+    return tuple(sum_.hexdigest() for sum_ in sums)
+
+
+def test_streets_are_those_that_other_machines_draw() -> None:
+    assert digests() == GOLDEN_DIGESTS
+
+
+def test_streets_do_not_depend_on_the_processor() -> None:
+    """numpy takes other code paths where wide vector instructions are missing."""
+    core = np._core if hasattr(np, "_core") else np.core  # the name changed in numpy 2
+    umath = core._multiarray_umath
+    used = [name for name in umath.__cpu_dispatch__ if umath.__cpu_features__[name]]
+    if not used:
+        pytest.skip("this processor has nothing that numpy could do without")
+    script = "from tests.test_toy_streets import digests; print(*digests())"
+    environment = os.environ | {"NPY_DISABLE_CPU_FEATURES": " ".join(used), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=PROJECT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert tuple(result.stdout.split()) == digests()
+
+
+def test_leaning_tips_get_an_upright_edge() -> None:
+    upright = [(0, 0), (4, 0), (4, 6), (0, 9)]
+    assert _ring(upright) == upright
+    # Both edges at (0, 0) go down and to the right; the one to (4, 8) is the lower one.
+    assert _ring([(0, 0), (9, 3), (4, 8)]) == [(4, 8), (0, 1), (0, 0), (9, 3)]
+    assert _ring([(0, 0), (4, 8), (9, 3)]) == [(9, 3), (0, 0), (0, 1), (4, 8)]
+    assert _ring([(5, 5), (5, 5), (5, 5)]) == [(5, 5), (5, 5), (5, 5)]  # too far away for a shape
+
+
+def test_the_renderer_hash_covers_every_module() -> None:
+    modules = sorted((PROJECT / "utils").glob("toy_*.py"))
+    assert {"toy_canvas.py", "toy_photo.py", "toy_streets.py"} <= {path.name for path in modules}
+    sources = b"".join(path.read_bytes() for path in modules)
+    assert hashlib.sha256(sources).hexdigest() == RENDERER_HASH

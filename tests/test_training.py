@@ -7,6 +7,7 @@ import torch
 from torchvision import models
 
 from utils import scenes, segmentation, training
+from utils.augmentation import Augmentation
 from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet, load_segmentation
 from utils.training import HISTORY_KEYS, epoch_batches, evaluate, train, train_one_epoch
@@ -137,7 +138,9 @@ def test_an_epoch_sees_every_scene_in_both_directions():
     accelerator = training.Accelerator()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
     batches = epoch_batches(40, 8, 0, 0)
-    loss = train_one_epoch(network, optimizer, accelerator, Ramp(40), batches, seed=0)
+    loss = train_one_epoch(
+        network, optimizer, accelerator, Ramp(40), batches, Augmentation((34, 3)), 0
+    )
     assert loss == pytest.approx(torch.tensor(34.0).log().item())  # all labels equally likely
     first = torch.cat(network.seen)[:, 0, 0, 0]
     assert network.training and set(first.tolist()) == {0, 33}
@@ -161,7 +164,8 @@ def test_maps_are_mirrored_with_their_photos(streets, monkeypatch):
     network = Reader()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
     batches = epoch_batches(4, 2, 0, 0) * 4
-    loss = train_one_epoch(network, optimizer, training.Accelerator(), four, batches, seed=0)
+    augment = Augmentation(four.size)
+    loss = train_one_epoch(network, optimizer, training.Accelerator(), four, batches, augment, 0)
     assert loss == pytest.approx(0, abs=1e-6)
 
 

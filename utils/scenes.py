@@ -110,6 +110,10 @@ class Scenes(Sequence):
             torch.stack([scene.label_ids for scene in scenes]),
         )
 
+    def instance_batch(self, indices: Sequence[int]) -> torch.Tensor:
+        """The instance maps of several scenes -> (B, H, W) int32."""
+        return torch.stack([self[int(index)].instance_ids for index in indices])
+
     def fingerprint(self) -> str:
         """A hash of everything that the pixels depend on: sources, order and size."""
         sources = [self._identity(*entry) for entry in self._entries]
@@ -177,11 +181,7 @@ class _ToyScenes(Scenes):
         return Scene(*street[:3], name=name, city=street.city, time_of_day=street.time_of_day)
 
     def _identity(self, name, seed, index):
-        return (seed, index, _RENDERER)
-
-
-# A changed renderer draws other streets, so its source is part of what a toy scene is.
-_RENDERER = toy_streets.RENDERER_HASH
+        return (seed, index, toy_streets.RENDERER_HASH)
 
 
 class _FileScenes(Scenes):

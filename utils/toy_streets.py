@@ -1,75 +1,82 @@
 """Toy streets: procedurally drawn street scenes in the Cityscapes label space.
 
-One drawing makes photo, label map and instance map: the canvas of utils.toy_drawing projects shapes
+One drawing makes photo, label map and instance map: the canvas of utils.toy_canvas projects shapes
 given in metres through one camera (x to the right, y up from the road, z ahead) and paints them,
 far to near, into the photo and the instance map at once; the label map follows from the instance
 map.  So the labels are exact, and there is nothing to download.
 
-A street is a cross-section first (_Plan: road, tracks, parking, pavements).  On it come the ground,
-what closes the view, and the houses; then all that stands or moves, listed as (z, how to draw it,
-arguments) and sorted by distance; at last the camera's own bonnet and borders.  The photo is then
-developed: clouds, the grain of each class's surface, the glow of lamps, sensor noise.
+A street is a cross-section first (_Plan: road, tracks, parking, pavements).  On it come the ground
+with the shadows that fall on it, what closes the view, and the houses; then all that stands or
+moves, listed as (z, how to draw it, arguments) and sorted by distance; at last the camera's own
+bonnet and borders.  utils.toy_photo then develops the photo.  Colours and light are in
+utils.toy_styles; what there is to draw in utils.toy_buildings, toy_objects and toy_vehicles.
 
 Separate random streams keep apart what must not disturb one another: the layout (where things
-stand), the style (colours, crowns, lit windows) and the texture.  Size and time of day leave the
-layout as it is; another city changes building heights and the number of trees only.
+stand), the style (colours, crowns, lit windows), the texture, the air (weather) and the detail (how
+houses and cars are built).  Size, time of day and weather leave the layout as it is; another city
+changes building heights and the number of trees only.
 """
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFilter
 
 from utils.labels import ID
-from utils.toy_drawing import (
-    CAR_COLORS,
-    CITY_STYLES,
-    FAR,
-    GRASS,
-    LIGHTS,
-    NEAR,
-    OVERSAMPLING,
-    WHITE,
-    Canvas,
+from utils.toy_buildings import (
     draw_balloon,
-    draw_bicycle,
-    draw_bin,
     draw_bridge,
     draw_building,
-    draw_car,
-    draw_dog,
     draw_guard_rail,
-    draw_large_vehicle,
-    draw_motorcycle,
     draw_park,
+    draw_street_end,
+    house_height,
+)
+from utils.toy_canvas import FAR, NEAR, OVERSAMPLING, Canvas
+from utils.toy_objects import (
+    draw_bin,
+    draw_dog,
     draw_person,
     draw_pole,
     draw_pole_group,
-    draw_rider,
     draw_sign,
-    draw_street_end,
     draw_street_lamp,
     draw_traffic_light,
     draw_tree,
 )
+from utils.toy_photo import develop
+from utils.toy_styles import (
+    CAR_COLORS,
+    CITY_STYLES,
+    GRASS,
+    TIMES_OF_DAY,
+    WEATHERS,
+    WHITE,
+    light_of,
+)
+from utils.toy_vehicles import (
+    draw_bicycle,
+    draw_car,
+    draw_large_vehicle,
+    draw_motorcycle,
+    draw_rider,
+)
 
 CITIES = tuple(CITY_STYLES)
-TIMES_OF_DAY = tuple(LIGHTS)
+__all__ = ["CITIES", "RENDERER_HASH", "TIMES_OF_DAY", "WEATHERS", "Street", "draw_street"]
+
+# A changed renderer draws other streets: this is a part of whatever is cached from them.
+RENDERER_HASH: str = hashlib.sha256(
+    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("toy_*.py")))
+).hexdigest()
+
+# Twenty equally likely kinds: half of the streets are clear, every tenth lies in fog.
+_WEATHER_OF = ("clear",) * 10 + ("cloudy",) * 5 + ("rain",) * 3 + ("fog",) * 2
 
 LANE = 3.2  # metres
-
-# Strength of the fine and of the blotchy grain that each class's surface gets, in parts of 1.
-_FINE_GRAIN = np.full(34, 0.05, np.float32)
-_BLOTCHES = np.full(34, 0.03, np.float32)
-for _name, _fine, _blotchy in (
-    ("road", 0.07, 0.05), ("sidewalk", 0.06, 0.05), ("parking", 0.08, 0.05), ("ground", 0.1, 0.1),
-    ("rail track", 0.16, 0.1), ("building", 0.045, 0.05), ("wall", 0.1, 0.1),
-    ("vegetation", 0.26, 0.24), ("terrain", 0.13, 0.14), ("sky", 0.0, 0.05), ("car", 0.02, 0.02),
-    ("rectification border", 0.0, 0.0), ("out of roi", 0.0, 0.0), ("ego vehicle", 0.01, 0.03),
-):  # fmt: skip
-    _FINE_GRAIN[ID[_name]], _BLOTCHES[ID[_name]] = _fine, _blotchy
 
 _Thing = tuple[float, Callable[..., None], tuple]  # z, drawing function, its arguments
 
@@ -80,6 +87,7 @@ class Street(NamedTuple):
     instance_ids: torch.Tensor  # (H, W) int32, class*1000+n for things, the label id for the rest
     city: str
     time_of_day: str
+    weather: str
 
 
 # --- the layout -----------------------------------------------------------------------------------
@@ -281,24 +289,62 @@ def _draw_ground_details(canvas: Canvas, plan: _Plan, dice: np.ndarray) -> None:
                 canvas.floor(x - 0.08, x + 0.08, z, z + 3, WHITE, shade=0.95)
 
 
-def _draw_frontage(canvas: Canvas, plan: _Plan, side: int, layout: np.random.Generator) -> None:
-    """Houses and parks along one side, painted from far to near."""
-    x, spans = plan.houses(side), []
-    z, corner = 2.0, False  # corner: nothing hides the near end wall of what stands here
+class _Plot(NamedTuple):
+    """A piece of ground along the pavement, from z0 to z1, with a house or a park."""
+
+    z0: float
+    z1: float
+    park: bool
+    corner: bool  # nothing hides the near end wall of what stands here
+    dice: np.ndarray
+
+
+def _plan_frontage(plan: _Plan, greenery: float, layout: np.random.Generator) -> list[_Plot]:
+    """Houses and parks along one side, from near to far."""
+    plots, z, corner = [], 2.0, False
     while z < FAR - 12:
         dice = layout.random(4)
         end = following = z + 9 + 9 * dice[0]
         if z < plan.crossing < end:  # a side street: build up to it, go on behind it
             end, following = plan.crossing, plan.crossing + 7
         end = max(end, z + 2)
-        park = dice[1] < 0.12 + 0.3 * canvas.city.greenery
-        spans.append((z, end, park, corner, dice))
+        park = dice[1] < 0.12 + 0.3 * greenery
+        plots.append(_Plot(z, end, park, corner, dice))
         z, corner = following, park or end < following
-    for z0, z1, park, corner, dice in reversed(spans):
+    return plots
+
+
+def _draw_frontage(canvas: Canvas, side: int, x: float, plots: list[_Plot]) -> None:
+    for z0, z1, park, corner, dice in reversed(plots):
         if park:
             draw_park(canvas, side, x, z0, z1, int(dice[2] * 4))
         else:
             draw_building(canvas, side, x, z0, z1, dice[3], dice[2] < 0.4, corner)
+
+
+_SLENDER = {  # what casts the shadow of a pole: height and radius
+    draw_street_lamp: (6.2, 0.1), draw_sign: (2.9, 0.12), draw_traffic_light: (3.5, 0.15),
+    draw_pole: (5.0, 0.1), draw_person: (1.7, 0.22), draw_pole_group: (2.5, 0.25),
+    draw_bin: (1.1, 0.25),
+}  # fmt: skip
+
+
+def _cast_shadows(
+    canvas: Canvas, frontages: list[tuple[int, float, list[_Plot]]], things: list[_Thing]
+) -> None:
+    """The shadows of houses, trees and poles, all of which lie on the ground."""
+    for side, x, plots in frontages:
+        for plot in plots:
+            if not plot.park:
+                height = house_height(canvas.city, plot.dice[3])
+                canvas.cast_box(x, x + side * 11.0, plot.z0, plot.z1, height)
+    for z, draw, arguments in things:
+        if draw is draw_tree:
+            x, z, height, spread = arguments
+            canvas.cast_crown(x, z, height, spread)
+            canvas.cast_pole(x, z, height, 0.15)
+        elif draw in _SLENDER:
+            canvas.cast_pole(arguments[0], z, *_SLENDER[draw])
 
 
 # --- the camera -----------------------------------------------------------------------------------
@@ -308,7 +354,7 @@ def _draw_frame(canvas: Canvas, dice: np.ndarray) -> None:
     """What belongs to the camera: the car's bonnet, and the borders of the rectified picture."""
     if dice[0] < 0.85:
         rise, dark = 0.05 + 0.05 * dice[1], canvas.lit((52, 54, 62), 1.0)
-        curve = [(i / 20, (i / 10 - 1) ** 4) for i in range(21)]
+        curve = [(i / 20, (i - 10) ** 4 / 10**4) for i in range(21)]
         outline = [(u, 1 - rise * (1 - 0.85 * bend)) for u, bend in curve]
         canvas.screen([(0, 1.01), *outline, (1, 1.01)], dark, ID["ego vehicle"])
         light = canvas.lit((96, 100, 112), 1.0)
@@ -327,46 +373,6 @@ def _draw_frame(canvas: Canvas, dice: np.ndarray) -> None:
             canvas.screen(row, (0, 0, 0), ID["out of roi"])
 
 
-def _draw_glow(canvas: Canvas) -> Image.Image:
-    """The light around all lamps, small and soft: faint outer rings before bright inner ones."""
-    canvas.glow(-0.5, 0.0, 7.0, 3.4, (120, 110, 84), 0.22)  # the camera's own headlights
-    glow = Image.new("RGB", (128, 64))
-    paint = ImageDraw.Draw(glow)
-    # Where another thing has been painted since, the lamp is hidden.
-    visible = [lamp for lamp in canvas.glows if canvas.id_at(*lamp[:2]) == lamp[2]]
-    for ring in (1.0, 0.75, 0.5, 0.25):
-        for px, py, _, rx, ry, color in visible:
-            x, y = px * 128 / canvas.size[0], py * 64 / canvas.size[1]
-            rx, ry = max(rx * 64 * ring, 0.5), max(ry * 64 * ring, 0.5)
-            strength = canvas.light.lamps * (1.1 - ring)
-            fill = tuple(int(c * strength) for c in color)
-            paint.ellipse((x - rx, y - ry, x + rx, y + ry), fill=fill)
-    return glow.filter(ImageFilter.BoxBlur(2)).filter(ImageFilter.BoxBlur(1))
-
-
-def _develop(canvas: Canvas, label_ids: np.ndarray, texture: np.random.Generator) -> np.ndarray:
-    """The finished photo (H, W, 3) uint8: clouds, grain by class, glow of lamps, sensor noise."""
-    height, width = label_ids.shape
-    photo = np.asarray(canvas.photo.reduce(OVERSAMPLING)).astype(np.float32)
-
-    def noise(rows: int, columns: int) -> np.ndarray:  # (H, W) in -1..1, of this coarseness
-        grain = texture.integers(0, 256, (rows, columns), dtype=np.uint8)
-        grain = Image.fromarray(grain).resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(grain).astype(np.float32) / 127.5 - 1
-
-    cloud = np.float32(canvas.light.sky_horizon) * 1.08
-    cover = noise(10, 14) + 0.5 * noise(20, 28) - 0.15
-    cover = np.where(label_ids == ID["sky"], np.clip(cover, 0, 0.7), 0)[..., None]
-    photo += cover * (cloud - photo)
-    gain = _FINE_GRAIN[label_ids] * noise(128, 256) + _BLOTCHES[label_ids] * noise(28, 56)
-    photo *= (1 + gain)[..., None]
-    if canvas.light.lamps:
-        glow = _draw_glow(canvas).resize((width, height), Image.Resampling.BILINEAR)
-        photo += np.asarray(glow).astype(np.float32)
-    sensor = texture.integers(-4, 5, (height, width, 3), dtype=np.int8)
-    return np.clip(photo + sensor, 0, 255).astype(np.uint8)
-
-
 # --- the whole ------------------------------------------------------------------------------------
 
 
@@ -382,6 +388,7 @@ def draw_street(
     size: tuple[int, int] = (256, 128),
     city: str | None = None,
     time_of_day: str | None = None,
+    weather: str | None = None,
 ) -> Street:
     """Draw the street scene that belongs to these numbers: the same one on every machine.
 
@@ -390,6 +397,7 @@ def draw_street(
         size: (width, height) in pixels, 32x16 at least; made for width = 2 * height.
         city: one of CITIES; None lets the seed choose.
         time_of_day: one of TIMES_OF_DAY; None lets the seed choose.
+        weather: one of WEATHERS; None lets the seed choose.
 
     Raises ValueError for a smaller size and for unknown names.
     """
@@ -397,20 +405,22 @@ def draw_street(
         raise ValueError(f"a toy street of {size[0]}x{size[1]} pixels: 32x16 is the least.")
     # Streams of their own, so that what one part draws leaves the other parts as they were.
     layout = np.random.default_rng([seed, index])
-    style, texture, *parts = (np.random.default_rng([seed, index, k]) for k in range(1, 8))
+    streams = (np.random.default_rng([seed, index, k]) for k in range(1, 10))
+    style, texture, *parts, air, detail = streams
     chosen_city = CITIES[int(style.random() * len(CITIES))]
     chosen_time = TIMES_OF_DAY[int(style.random() * len(TIMES_OF_DAY))]
     city = _known(city or chosen_city, CITIES, "city")
     time_of_day = _known(time_of_day or chosen_time, TIMES_OF_DAY, "time of day")
+    chosen_weather = _WEATHER_OF[int(air.random() * len(_WEATHER_OF))]
+    weather = _known(weather or chosen_weather, WEATHERS, "weather")
 
-    canvas = Canvas(size, CITY_STYLES[city], LIGHTS[time_of_day], layout, style)
+    light = light_of(time_of_day, weather)
+    canvas = Canvas(size, CITY_STYLES[city], light, layout, style, detail)
     plan, extras = _plan_street(layout), layout.random(16)
-    _draw_ground(canvas, plan, extras[:4])
-    if extras[4] < 0.15:
-        draw_balloon(canvas, extras[5])
-    draw_street_end(canvas, 2 if extras[6] < 0.06 else int(extras[6] < 0.65), plan.left, plan.right)
-    for side, part in ((-1, parts[0]), (1, parts[1])):
-        _draw_frontage(canvas, plan, side, part)
+    frontages = [
+        (side, plan.houses(side), _plan_frontage(plan, canvas.city.greenery, part))
+        for side, part in ((-1, parts[0]), (1, parts[1]))
+    ]
     things = _plan_parking(plan, parts[2]) + _plan_traffic(plan, parts[2])
     for side, part in ((-1, parts[3]), (1, parts[4])):
         things += _plan_furniture(plan, side, canvas.city.greenery, part)
@@ -420,17 +430,29 @@ def draw_street(
     if extras[9] < 0.1:
         x, places = plan.kerb(-1) - 0.3, np.arange(4.0, 60.0, 2.5)
         things += [(z, draw_guard_rail, (x, z)) for z in places if plan.free(z, 3)]
+
+    canvas.draw_night_sky(air)
+    _draw_ground(canvas, plan, extras[:4])
+    if light.cast:
+        _cast_shadows(canvas, frontages, things)
+    canvas.finish_ground()
+    if extras[4] < 0.15:
+        draw_balloon(canvas, extras[5])
+    draw_street_end(canvas, 2 if extras[6] < 0.06 else int(extras[6] < 0.65), plan.left, plan.right)
+    for frontage in frontages:
+        _draw_frontage(canvas, *frontage)
     for _, draw, arguments in sorted(things, key=lambda thing: -thing[0]):
         draw(canvas, *arguments)
     _draw_frame(canvas, extras[10:])
 
     instance_ids = np.asarray(canvas.instances)[::OVERSAMPLING, ::OVERSAMPLING].astype(np.int32)
     label_ids = np.where(instance_ids >= 1000, instance_ids // 1000, instance_ids).astype(np.uint8)
-    photo = _develop(canvas, label_ids, texture)
+    photo = develop(canvas, label_ids, texture, air)
     return Street(
-        torch.from_numpy(photo).permute(2, 0, 1).contiguous(),
+        torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1))),
         torch.from_numpy(label_ids),
         torch.from_numpy(instance_ids),
         city,
         time_of_day,
+        weather,
     )

@@ -15,7 +15,8 @@ import torch
 from accelerate import Accelerator
 from torch.nn import functional as F
 
-from utils.cache import cached
+from utils.augmentation import Augmentation
+from utils.cache import CachedScenes, cached
 from utils.metrics import SegmentationResult, SegmentationScore
 from utils.modes import evaluation_mode
 from utils.progress import progress
@@ -41,17 +42,17 @@ def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[to
     return list(order[: count // batch_size * batch_size].split(batch_size))
 
 
-def train_one_epoch(network, optimizer, accelerator, scenes: Scenes, batches, seed: int) -> float:
-    """One pass over the batches, half of the scenes mirrored -> the mean training loss."""
+def train_one_epoch(
+    network, optimizer, accelerator, scenes: Scenes, batches, augment: Augmentation, seed: int
+) -> float:
+    """One pass over the batches, each of them augmented -> the mean training loss."""
     network.train()
-    mirror = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     loss_sum, seen = torch.zeros((), device=accelerator.device), 0
     bar = progress(batches, "training")
     for indices in bar:
         image_u8, label_ids = (x.to(accelerator.device) for x in scenes.batch(indices))
-        flipped = torch.rand(len(indices), generator=mirror) < 0.5
-        image_u8[flipped] = image_u8[flipped].flip(-1)
-        label_ids[flipped] = label_ids[flipped].flip(-1)
+        image_u8, label_ids = augment(image_u8, label_ids, generator=generator)
         with accelerator.autocast():
             loss = F.cross_entropy(network(image_u8), label_ids.long())
         optimizer.zero_grad()
@@ -88,6 +89,7 @@ def train(
     learning_rate: float = 1e-4,
     folder: str | Path | None = None,
     seed: int = 0,
+    augment: Augmentation | None = None,
 ) -> History:
     """Train end to end with Adam, on whatever Accelerate finds (CPU, GPU, mixed precision).
 
@@ -96,6 +98,7 @@ def train(
         train_scenes, val_scenes: scenes of one size; cached() ones are much faster.
         folder: where a checkpoint is kept after each epoch; a run that finds one there goes on
             from it.  None keeps nothing.
+        augment: what happens to the training scenes; by default half of them are mirrored.
 
     Returns:
         A list for each of HISTORY_KEYS with one entry an epoch: the scenes' data set and size,
@@ -110,11 +113,16 @@ def train(
     if checkpoint is not None and checkpoint.is_file():
         history = load_checkpoint(checkpoint, parts, accelerator.device)
     prepared, optimizer = accelerator.prepare(network, optimizer)
+    augment = augment or Augmentation(train_scenes.size)
+    train_scenes, val_scenes = (
+        scenes.to(accelerator.device) if isinstance(scenes, CachedScenes) else scenes
+        for scenes in (train_scenes, val_scenes)
+    )
     for epoch in range(len(history["train_loss"]), epochs):
         start = time.perf_counter()
         batches = epoch_batches(len(train_scenes), batch_size, seed, epoch)
         train_loss = train_one_epoch(
-            prepared, optimizer, accelerator, train_scenes, batches, seed=seed + epoch
+            prepared, optimizer, accelerator, train_scenes, batches, augment, seed=seed + epoch
         )
         val_loss, result = evaluate(network, val_scenes, batch_size)
         seconds = time.perf_counter() - start
