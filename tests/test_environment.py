@@ -56,7 +56,9 @@ def test_environment_yml_equals_requirements_txt():
 
 def test_bounds_are_lower_bounds():
     for requirement in requirements("requirements.txt").values():
-        assert [s.operator for s in requirement.specifier] == [">="], str(requirement)
+        # != leaves out a release that is known to be broken
+        operators = sorted(s.operator for s in requirement.specifier)
+        assert operators in ([">="], ["!=", ">="]), str(requirement)
 
 
 @pytest.mark.parametrize("name", sorted(requirements("requirements.txt")))

@@ -12,6 +12,7 @@ and the list tells how many scenes are safely in them, so whoever comes next goe
 
 import contextlib
 import copy
+import ctypes
 import errno
 import functools
 import io
@@ -211,6 +212,17 @@ def _as_stored(scene: Scene, field: str) -> np.ndarray:
     return np.ascontiguousarray(array, _DTYPES[field])
 
 
+def _keep_freed_memory(worker: int) -> None:
+    """Have glibc reuse what each scene's large buffers took, and not hand it back every time.
+
+    Fetching it anew, page by page, would cost a tenth of the whole time.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
+
+
 def _as_it_is(chunk: list) -> list:
     return chunk
 
@@ -227,6 +239,7 @@ def _decoded(
         batch_sampler=[chunk.tolist() for chunk in chunks],
         num_workers=workers if workers > 1 else 0,
         collate_fn=_as_it_is,
+        worker_init_fn=_keep_freed_memory,
     )
     for chunk in loader:
         for facts in chunk:

@@ -64,7 +64,7 @@ def read_image(path: str | Path | ZippedFile) -> torch.Tensor:
     """
     data = _read_bytes(path)
     # A PNG may carry an EXIF rotation too; Pillow knows how to apply it.
-    if _plain_png(data) == (_RGB, 8) and b"eXIf" not in data:
+    if _plain_png(data) == (_RGB, 8) and b"eXIf" not in _chunk_kinds(data):
         rows = _decode_plain_png(path, data, kornia_rs.decode_image_png_u8, "rgb")
     else:
         rows = np.array(_decode(path, data, _to_rgb))
@@ -118,6 +118,16 @@ def _plain_png(data: bytes) -> tuple[int, int] | None:
     if interlaced or not 0 < width * height <= Image.MAX_IMAGE_PIXELS:
         return None
     return color_type, bits
+
+
+def _chunk_kinds(data: bytes) -> set[bytes]:
+    """The kinds of chunks that a PNG consists of."""
+    kinds, start = set(), 8
+    while start + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, start)
+        kinds.add(kind)
+        start += 12 + length
+    return kinds
 
 
 def _decode_plain_png(path, data: bytes, decode: Callable, mode: str) -> np.ndarray:

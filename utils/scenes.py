@@ -85,9 +85,7 @@ class Scenes(Sequence):
     def __getitem__(self, index):
         if isinstance(index, slice):
             return self.subset(range(len(self))[index])
-        scene = self._load(*self._entries[index])
-        check_label_ids(scene.label_ids, f"the label map of {scene.name}")
-        return scene
+        return self._load(*self._entries[index])
 
     def subset(self, indices: Iterable[int]) -> "Scenes":
         """The scenes of these indices, in this order."""
@@ -199,19 +197,21 @@ class _FileScenes(Scenes):
                     "same size."
                 )
         size = self.size
+        image_u8 = resize_image(crop_to_aspect(image_u8, size), size)
+        label_ids = resize_map(crop_to_aspect(label_ids, size), size)
+        instance_ids = resize_map(crop_to_aspect(instance_ids, size), size)
+        check_label_ids(label_ids, str(label_map))  # now that there are fewer pixels to look at
         return Scene(
-            image_u8=resize_image(crop_to_aspect(image_u8, size), size),
-            label_ids=resize_map(crop_to_aspect(label_ids, size), size),
-            instance_ids=resize_map(crop_to_aspect(instance_ids, size), size),
+            image_u8=image_u8,
+            label_ids=label_ids.to(torch.uint8),
+            instance_ids=instance_ids,
             name=name,
             city=city,
             time_of_day=time_of_day,
         )
 
     def _read_label_ids(self, path: Path) -> torch.Tensor:
-        label_ids = read_map(path)
-        check_label_ids(label_ids, str(path))
-        return label_ids.to(torch.uint8)
+        return read_map(path)
 
     def _identity(self, name, city, time_of_day, *sources):
         return (name, [_file_identity(source) for source in sources if source is not None])
