@@ -138,8 +138,9 @@ def test_an_epoch_sees_every_scene_in_both_directions():
     accelerator = training.Accelerator()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
     batches = epoch_batches(40, 8, 0, 0)
+    augment = Augmentation((34, 3))
     loss = train_one_epoch(
-        network, optimizer, accelerator, Ramp(40), batches, Augmentation((34, 3)), 0
+        network, optimizer, accelerator, Ramp(40), batches, [0.0] * 5, augment, 0
     )
     assert loss == pytest.approx(torch.tensor(34.0).log().item())  # all labels equally likely
     first = torch.cat(network.seen)[:, 0, 0, 0]
@@ -165,7 +166,9 @@ def test_maps_are_mirrored_with_their_photos(streets, monkeypatch):
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
     batches = epoch_batches(4, 2, 0, 0) * 4
     augment = Augmentation(four.size)
-    loss = train_one_epoch(network, optimizer, training.Accelerator(), four, batches, augment, 0)
+    rates = [0.0] * len(batches)
+    accelerator = training.Accelerator()
+    loss = train_one_epoch(network, optimizer, accelerator, four, batches, rates, augment, 0)
     assert loss == pytest.approx(0, abs=1e-6)
 
 

@@ -22,6 +22,7 @@ import os
 import sys
 import weakref
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -265,7 +266,13 @@ class _MappedArrays:
     def read(self, field: str, rows: Sequence[int]) -> torch.Tensor:
         array = self._maps[field]
         taken = np.empty((len(rows), *array.shape[1:]), array.dtype)
-        self.read_into(taken, field, rows)
+        if taken.nbytes < 1 << 22 or usable_cores() == 1:
+            self.read_into(taken, field, rows)
+        else:  # two cores copy faster than one
+            half = len(rows) // 2
+            other = _helper(os.getpid()).submit(self.read_into, taken[:half], field, rows[:half])
+            self.read_into(taken[half:], field, rows[half:])
+            other.result()
         return torch.from_numpy(taken.astype(np.int32) if field == "instance_ids" else taken)
 
     def read_into(self, taken: np.ndarray, field: str, rows: Sequence[int]) -> None:
@@ -282,6 +289,12 @@ class _MappedArrays:
     def __reduce__(self):
         # Another process maps the files itself: an array would be sent with all its pixels.
         return _mapped, (self.place,)
+
+
+@functools.lru_cache(maxsize=1)
+def _helper(process: int) -> ThreadPoolExecutor:
+    """A thread that reads half of a large batch; a forked process has to start its own."""
+    return ThreadPoolExecutor(1, "cache reader")
 
 
 @functools.lru_cache(maxsize=16)

@@ -301,6 +301,30 @@ def _official_files(
     return found, where
 
 
+# ----------------------------------------------------------------------------- a check
+
+
+def boundary_contrast(image_u8: torch.Tensor, label_ids: torch.Tensor) -> float:
+    """How much more a photo changes where its labels do: whether photo and map belong together.
+
+    Args:
+        image_u8: (3, H, W).
+        label_ids: (H, W).
+
+    Returns:
+        The mean difference between neighbouring pixels of different labels, divided by that
+        between neighbouring pixels of the same label: about 1 for a map of another photo, clearly
+        more for its own.
+    """
+    across, within = [], []
+    for dim in (-1, -2):
+        change = image_u8.float().diff(dim=dim).abs().mean(0)
+        boundary = label_ids.int().diff(dim=dim) != 0
+        across.append(change[boundary])
+        within.append(change[~boundary])
+    return float(torch.cat(across).mean() / torch.cat(within).mean())
+
+
 # ----------------------------------------------------------------------------- your own photos
 
 

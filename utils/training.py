@@ -8,7 +8,9 @@ From a shell, resumable at any epoch:
 """
 
 import argparse
+import math
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -42,15 +44,32 @@ def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[to
     return list(order[: count // batch_size * batch_size].split(batch_size))
 
 
+# How much of the learning rate is left after this share of the training, 0..1.
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+    "polynomial": lambda done: (1 - done) ** 0.9,
+}
+
+
 def train_one_epoch(
-    network, optimizer, accelerator, scenes: Scenes, batches, augment: Augmentation, seed: int
+    network,
+    optimizer,
+    accelerator,
+    scenes: Scenes,
+    batches: Sequence[torch.Tensor],
+    learning_rates: Sequence[float],
+    augment: Augmentation,
+    seed: int,
 ) -> float:
     """One pass over the batches, each of them augmented -> the mean training loss."""
     network.train()
     generator = torch.Generator().manual_seed(seed)
     loss_sum, seen = torch.zeros((), device=accelerator.device), 0
-    bar = progress(batches, "training")
-    for indices in bar:
+    bar = progress(zip(batches, learning_rates), "training", len(batches))
+    for indices, learning_rate in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
         image_u8, label_ids = (x.to(accelerator.device) for x in scenes.batch(indices))
         image_u8, label_ids = augment(image_u8, label_ids, generator=generator)
         with accelerator.autocast():
@@ -87,6 +106,7 @@ def train(
     epochs: int = 25,
     batch_size: int = 32,
     learning_rate: float = 1e-4,
+    schedule: str = "constant",
     folder: str | Path | None = None,
     seed: int = 0,
     augment: Augmentation | None = None,
@@ -96,6 +116,8 @@ def train(
     Args:
         network: trained in place.
         train_scenes, val_scenes: scenes of one size; cached() ones are much faster.
+        schedule: how the learning rate falls over all epochs: "constant", "cosine" or "polynomial"
+            (power 0.9).
         folder: where a checkpoint is kept after each epoch; a run that finds one there goes on
             from it.  None keeps nothing.
         augment: what happens to the training scenes; by default half of them are mirrored.
@@ -104,6 +126,8 @@ def train(
         A list for each of HISTORY_KEYS with one entry an epoch: the scenes' data set and size,
         train_loss (running mean while training), val_loss, val_miou, val_accuracy and seconds.
     """
+    if schedule not in SCHEDULES:
+        raise ValueError(f"There is no schedule {schedule!r}: expected {', '.join(SCHEDULES)}.")
     accelerator = Accelerator()
     history: History = {key: [] for key in HISTORY_KEYS}
     network.to(accelerator.device, memory_format=torch.channels_last)
@@ -121,8 +145,19 @@ def train(
     for epoch in range(len(history["train_loss"]), epochs):
         start = time.perf_counter()
         batches = epoch_batches(len(train_scenes), batch_size, seed, epoch)
+        learning_rates = [
+            learning_rate * SCHEDULES[schedule]((epoch + step / len(batches)) / epochs)
+            for step in range(len(batches))
+        ]
         train_loss = train_one_epoch(
-            prepared, optimizer, accelerator, train_scenes, batches, augment, seed=seed + epoch
+            prepared,
+            optimizer,
+            accelerator,
+            train_scenes,
+            batches,
+            learning_rates,
+            augment,
+            seed=seed + epoch,
         )
         val_loss, result = evaluate(network, val_scenes, batch_size)
         seconds = time.perf_counter() - start
@@ -152,6 +187,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--schedule", default="constant", choices=tuple(SCHEDULES))
     parser.add_argument("--scenes", type=int, help="how many training scenes; all by default")
     parser.add_argument("--cache", default="data/cache", help="folder for decoded scenes")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint and weights")
@@ -181,6 +217,7 @@ def main() -> None:
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
+        schedule=arguments.schedule,
         folder=arguments.out,
     )
     if earlier:
