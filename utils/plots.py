@@ -18,7 +18,7 @@ FIGURE_WIDTH = 11  # inches; at 80 dots an inch as wide as a notebook's column
 
 def setup_notebook() -> None:
     """Store figures as JPEG, 80 dots an inch: a notebook of photos stays ten times smaller."""
-    set_matplotlib_formats("jpeg", pil_kwargs={"quality": 85})
+    set_matplotlib_formats("jpeg", pil_kwargs={"quality": 75})
     plt.rcParams["figure.dpi"] = 80
     plt.rcParams["savefig.dpi"] = 80
 
