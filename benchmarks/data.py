@@ -32,7 +32,7 @@ from utils.scenes import Scene, Scenes, open_scenes
 from utils.toy_streets import draw_street
 
 SIZE = (512, 256)
-FILES = 160  # scenes of 2048x1024 on disk
+FILES = 96  # scenes of 2048x1024 on disk
 BATCH = 32
 
 
