@@ -156,4 +156,4 @@ def test_figures_are_stored_as_small_jpegs(monkeypatch):
     with plt.rc_context():
         plots.setup_notebook()
         assert plt.rcParams["figure.dpi"] == plt.rcParams["savefig.dpi"] == 80
-    assert settings == [(("jpeg",), {"pil_kwargs": {"quality": 85}})]
+    assert settings == [(("jpeg",), {"pil_kwargs": {"quality": 75}})]
