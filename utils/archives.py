@@ -1,7 +1,9 @@
 """Zip archives that are not trusted: files read where they lie, or one folder unpacked.
 
-files = zipped_files("gtFine_trainvaltest.zip")     # {"gtFine/val/...": ZippedFile, ...}
-files["gtFine/val/..."].read_bytes()
+    files = zipped_files("gtFine_trainvaltest.zip")     # {"gtFine/val/...": ZippedFile, ...}
+    files["gtFine/val/..."].read_bytes()
+
+Every member's name and size is checked before anything is read or written.
 """
 
 import functools

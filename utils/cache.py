@@ -6,8 +6,8 @@
 
 A cache is a folder of three .npy files and a list of names; the folder's name carries a hash of
 everything that the pixels depend on, so a changed file or size gets another folder and never stale
-pixels.  While it is built its name begins with a dot and ends in .part: the files only ever grow,
-and the list tells how many scenes are safely in them, so whoever comes next goes on from there.
+pixels.  While it is built its name begins with a dot and ends in .part; the list then tells how
+many scenes are safely in the arrays, so whoever comes next goes on from there.
 """
 
 import contextlib
@@ -42,6 +42,7 @@ from utils.progress import progress
 from utils.scenes import Scene, Scenes
 
 _DTYPES = {"image_u8": np.uint8, "label_ids": np.uint8, "instance_ids": np.uint16}
+_BATCH = ("image_u8", "label_ids")  # what batch() gives
 _FACTS = "scenes.jsonl"  # one line a scene: name, city, time of day
 _CHUNK = 8  # scenes that one process decodes in a row: neighbours in an archive are read together
 _IF_FULL = ", or a smaller size, or fewer scenes; what is decoded is kept"
@@ -130,6 +131,12 @@ def _commit(part: Path, pending: list[tuple[str, str, str]]) -> None:
     pending.clear()
 
 
+def _listed(part: Path) -> list[bytes]:
+    """The lines of the list in a .part folder; the last may be half-written."""
+    facts = part / _FACTS
+    return facts.read_bytes().splitlines(keepends=True) if facts.is_file() else []
+
+
 class _Layout:
     """Where each scene's arrays lie in the .npy files (numpy.lib.format), as bytes."""
 
@@ -153,9 +160,7 @@ class _Layout:
 
     def count_done(self, part: Path) -> int:
         """How many scenes are listed and there; a half-written line at the list's end is none."""
-        facts = part / _FACTS
-        lines = facts.read_bytes().splitlines(keepends=True) if facts.is_file() else []
-        done = sum(line.endswith(b"\n") for line in lines)
+        done = sum(line.endswith(b"\n") for line in _listed(part))
         sizes = {field: part / f"{field}.npy" for field in _DTYPES}
         sizes = {
             field: path.stat().st_size if path.is_file() else 0 for field, path in sizes.items()
@@ -166,9 +171,7 @@ class _Layout:
 
     def cut(self, part: Path, done: int) -> None:
         """Make the list and the arrays end after that many scenes; make them, if there are none."""
-        facts = part / _FACTS
-        lines = facts.read_bytes().splitlines(keepends=True) if facts.is_file() else []
-        facts.write_bytes(b"".join(lines[:done]))
+        (part / _FACTS).write_bytes(b"".join(_listed(part)[:done]))
         for field, header in self.headers.items():
             with open(part / f"{field}.npy", "r+b" if done else "w+b") as file:
                 file.truncate(self.offset(field, done))
@@ -263,10 +266,7 @@ class _MappedArrays:
         }
         self._files = {field: open(path, "rb", buffering=0) for field, path in paths.items()}
 
-    def read(self, field: str, rows: Sequence[int]) -> torch.Tensor:
-        return self.read_fields((field,), rows)[0]
-
-    def read_fields(self, fields: Sequence[str], rows: Sequence[int]) -> tuple[torch.Tensor, ...]:
+    def read(self, fields: Sequence[str], rows: Sequence[int]) -> tuple[torch.Tensor, ...]:
         """Each of these fields of these rows, as copies."""
         maps = [self._maps[field] for field in fields]
         taken = [np.empty((len(rows), *array.shape[1:]), array.dtype) for array in maps]
@@ -320,12 +320,12 @@ class _DeviceArrays:
     def __init__(self, mapped: _MappedArrays, rows: list[int], device: torch.device):
         self._arrays = {}
         for field in _DTYPES:
-            parts = [mapped.read(field, part.tolist()) for part in torch.tensor(rows).split(256)]
+            parts = [mapped.read((field,), rows[i : i + 256])[0] for i in range(0, len(rows), 256)]
             self._arrays[field] = torch.cat([part.to(device) for part in parts])
 
-    def read(self, field: str, rows: Sequence[int]) -> torch.Tensor:
-        array = self._arrays[field]
-        return array[torch.as_tensor(rows).to(array.device)]
+    def read(self, fields: Sequence[str], rows: Sequence[int]) -> tuple[torch.Tensor, ...]:
+        arrays = [self._arrays[field] for field in fields]
+        return tuple(array[torch.as_tensor(rows).to(array.device)] for array in arrays)
 
 
 class _StreamedArrays:
@@ -334,11 +334,11 @@ class _StreamedArrays:
     def __init__(self, mapped: _MappedArrays, device: torch.device):
         self._mapped, self._device = mapped, device
 
-    def read(self, field: str, rows: Sequence[int]) -> torch.Tensor:
-        read = self._mapped.read(field, rows)
+    def read(self, fields: Sequence[str], rows: Sequence[int]) -> tuple[torch.Tensor, ...]:
+        read = self._mapped.read(fields, rows)
         if self._device.type == "cuda":
-            read = read.pin_memory()
-        return read.to(self._device, non_blocking=True)
+            read = (array.pin_memory() for array in read)
+        return tuple(array.to(self._device, non_blocking=True) for array in read)
 
 
 class CachedScenes(Scenes):
@@ -353,11 +353,11 @@ class CachedScenes(Scenes):
 
     def batch(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Several scenes in one read -> image_u8 (B, 3, H, W), label_ids (B, H, W), both copies."""
-        return _read_batch(self._arrays, self._rows(indices))
+        return self._arrays.read(_BATCH, self._rows(indices))
 
     def instance_batch(self, indices: Sequence[int]) -> torch.Tensor:
         """The instance maps of several scenes in one read -> (B, H, W) int32."""
-        return self._arrays.read("instance_ids", self._rows(indices))
+        return self._arrays.read(("instance_ids",), self._rows(indices))[0]
 
     def to(self, device: torch.device | str, resident: bool | None = None) -> "CachedScenes":
         """The same scenes, whose pixels come out on that device.
@@ -396,7 +396,7 @@ class CachedScenes(Scenes):
         order = RandomSampler(self, generator=generator) if shuffle else SequentialSampler(self)
         # Memory is shared by inheriting it, which Linux does well and other systems don't.
         linux = sys.platform == "linux"
-        slots = _Slots(2 * workers + 2 if linux else 0, batch_size, self.size)
+        slots = _Slots(2 * workers + 4 if linux else 0, batch_size, self.size)
         return DataLoader(
             _Batches(self, slots),
             batch_sampler=_WithSlots(BatchSampler(order, batch_size, drop_last=False), slots),
@@ -410,8 +410,8 @@ class CachedScenes(Scenes):
         return [self._entries[int(index)][-1] for index in indices]
 
     def _load(self, name, city, time_of_day, row):
-        pixels = {field: self._arrays.read(field, [row])[0] for field in _DTYPES}
-        return Scene(**pixels, name=name, city=city, time_of_day=time_of_day)
+        pixels = (array[0] for array in self._arrays.read(tuple(_DTYPES), [row]))
+        return Scene(*pixels, name=name, city=city, time_of_day=time_of_day)
 
     def _bytes_each(self) -> int:
         width, height = self.size
@@ -509,15 +509,9 @@ class _Sent(NamedTuple):
 
 def _receive(slots: int, slot: int | None, arrays: _MappedArrays, rows: list[int]):
     if slot is None:  # all were in use: every process has the same files mapped
-        return _read_batch(arrays, rows)
+        return arrays.read(_BATCH, rows)
     shared = _slots_by_id[slots]
     buffer = shared.buffers[slot]
     weakref.finalize(buffer, shared.free.append, slot)
     # Views of one tensor, which keeps the array alive as long as either of them is used.
     return tuple(shared.views(torch.from_numpy(buffer), len(rows)).values())
-
-
-def _read_batch(arrays, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    if isinstance(arrays, _MappedArrays):
-        return arrays.read_fields(("image_u8", "label_ids"), rows)
-    return arrays.read("image_u8", rows), arrays.read("label_ids", rows)
