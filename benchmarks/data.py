@@ -9,23 +9,16 @@ The two sides of a row run in turn, several times, and the ratio is that of thei
 import argparse
 import itertools
 import os
-import platform
 import resource
-import statistics
-import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from timing import in_turn, machine
 
 from utils.cache import cached
-from utils.files import usable_cores
 from utils.images import ImageWriter, save_image
 from utils.progress import progress
 from utils.scenes import Scene, Scenes, open_scenes
@@ -68,18 +61,6 @@ def plain_loop(folder: Path, indices) -> None:
         for kind in ("labelIds", "instanceIds"):
             ids = Image.open(f"{maps}_gtFine_{kind}.png").resize(SIZE, Image.Resampling.NEAREST)
             torch.from_numpy(np.array(ids).astype(np.int32))
-
-
-def in_turn(rounds: int, **sides: Callable[[], object]) -> list[float]:
-    """Median seconds of each side; before the first round each runs once for nothing."""
-    seconds = {name: [] for name in sides}
-    for number in range(rounds + 1):
-        for name, run in sides.items():
-            start = time.perf_counter()
-            run()
-            if number:
-                seconds[name].append(time.perf_counter() - start)
-    return [statistics.median(values) for values in seconds.values()]
 
 
 def row(work: str, ours: float, against: str, other: float, least: float) -> None:
@@ -136,10 +117,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
-    print(
-        f"{usable_cores()} cores, {platform.machine()}, Python {platform.python_version()},", end=""
-    )
-    print(f" torch {torch.__version__}, Pillow {Image.__version__}\n")
+    print(f"{machine()}, Pillow {Image.__version__}\n")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_scenes(folder)

@@ -8,14 +8,10 @@ Prints scores, and saves one picture of each stage in out/pictures.
 """
 
 import argparse
-import platform
-import sys
 import time
-from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from timing import machine
 
 import spade
 from utils.cache import cached
@@ -64,8 +60,7 @@ def main() -> None:
             score.update(label_ids.cpu(), true_ids)
         shares.append(agreement(result.label_ids, result.generated_label_ids).cpu())
     shares = torch.cat(shares)
-    machine = f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads"
-    print(f"{scenes}, {machine}")
+    print(f"{machine()}\n{scenes}")
     print(f"segmentation {segmenter_path.relative_to(PROJECT)}")
     print(f"generator    {generator_path.relative_to(PROJECT)}")
     for name, score in scores.items():

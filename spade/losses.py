@@ -47,19 +47,19 @@ def feature_matching(fake: Judgement, real: Judgement) -> Tensor:
 class PerceptualLoss(nn.Module):
     """Mean absolute difference of what a trained segmentation network sees in two photos.
 
-    Compares the outputs of its first three stages, each divided by the spread of the real photo's,
-    so that no stage outweighs the others.  The network is frozen.
+    Compares its first three feature maps, each divided by the spread of the real photo's, so that
+    none outweighs the others.  The network is frozen.
     """
-
-    STAGE_ENDS = (2, 4, 5)  # in the backbone: the first ReLU, layer1, layer2
 
     def __init__(self, network: SegmentationNet):
         super().__init__()
-        layers = list(network.backbone.children())
-        starts = (0, *(end + 1 for end in self.STAGE_ENDS[:-1]))
+        encoder = network.encoder
         self.stages = nn.ModuleList(
-            nn.Sequential(*layers[start : end + 1])
-            for start, end in zip(starts, self.STAGE_ENDS, strict=True)
+            [
+                nn.Sequential(encoder.conv1, encoder.bn1, encoder.relu),
+                nn.Sequential(encoder.maxpool, encoder.layer1),
+                nn.Sequential(encoder.layer2),
+            ]
         )
         self.requires_grad_(False).eval()
 

@@ -56,11 +56,13 @@ def training_batch(scenes: Scenes, step: int, batch_size: int, seed: int) -> tup
     generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
     chosen = torch.randint(len(scenes), (batch_size,), generator=generator).tolist()
     with_instances = bool(torch.rand((), generator=generator) < 0.5)
-    pixels = (*scenes.batch(chosen), scenes.instance_batch(chosen))
+    pixels = scenes.batch(chosen)
+    if with_instances:
+        pixels = (*pixels, scenes.instance_batch(chosen))
     augment = Augmentation(scenes.size, flip=0.5)
-    image_u8, label_ids, instance_ids = augment(*pixels, generator=generator)
-    planes = semantics(label_ids, instance_ids if with_instances else None)
-    return planes, u8_to_pm1(image_u8)
+    seeds = torch.randint(2**62, (batch_size,), generator=generator)
+    image_u8, *maps = augment(*pixels, seeds=seeds)
+    return semantics(*maps), u8_to_pm1(image_u8)
 
 
 def training_step(
@@ -133,10 +135,12 @@ def train_spade(
     for network in (generator, discriminator, perceptual):
         if network is not None:
             network.to(device, memory_format=torch.channels_last)  # faster, on CPU and GPU
+    made_by = generator.settings | {"scenes": f"{scenes.dataset} {len(scenes)}", "seed": seed}
+    made_by |= {"batch_size": batch_size}
     losses: list[dict[str, float]] = []
     checkpoint = None if folder is None else Path(folder) / "last.pt"
     if checkpoint is not None and checkpoint.is_file():
-        losses = load_checkpoint(checkpoint, parts, device)
+        losses = load_checkpoint(checkpoint, parts, device, made_by)
     prepared = accelerator.prepare(generator, discriminator, *optimizers)
     start, first = time.perf_counter(), len(losses)
     for step in range(len(losses), steps):
@@ -154,7 +158,7 @@ def train_spade(
         )
         seen = (step + 1) * batch_size
         if checkpoint is not None and (seen % save_every < batch_size or step + 1 == steps):
-            save_checkpoint(checkpoint, parts, losses)
+            save_checkpoint(checkpoint, parts, losses, made_by)
             rate = (step + 1 - first) * batch_size / (time.perf_counter() - start)
             figures = ", ".join(f"{name} {value:.2f}" for name, value in losses[-1].items())
             print(f"{seen} pictures, {rate:.1f} a second: {figures}", flush=True)
@@ -217,9 +221,8 @@ def main() -> None:
     for network in (generator, discriminator):
         xavier_start(network)
     if arguments.start:
-        load_checkpoint(
-            arguments.start, {"generator": generator, "discriminator": discriminator}, "cpu"
-        )
+        networks = {"generator": generator, "discriminator": discriminator}
+        load_checkpoint(arguments.start, networks, "cpu", generator.settings)
     perceptual = None
     if arguments.perceptual:
         perceptual = PerceptualLoss(load_segmentation(arguments.perceptual)[0])

@@ -1,6 +1,9 @@
 """Scores worked out by hand, and equal to those of the Cityscapes benchmark's own code."""
 
+import contextlib
+import io
 import math
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,8 +11,9 @@ import pytest
 import torch
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as official
 
+from utils.images import save_image
 from utils.labels import BENCHMARK_IDS, NAMES
-from utils.metrics import SegmentationScore
+from utils.metrics import BoundaryScore, SegmentationScore
 
 
 def score(predicted_ids, true_ids):
@@ -119,3 +123,90 @@ def test_bad_input():
         score(true_ids.float(), true_ids)
     with pytest.raises(ValueError, match=r"nothing to score yet: call update\(\)"):
         SegmentationScore().compute()
+
+
+def test_equal_to_the_benchmarks_own_script_on_files(tmp_path):
+    """Their script reads the same maps from files and prints what we print, to the last digit."""
+    predicted_ids, true_ids = random_maps(5)
+    pairs = []
+    for number, maps in enumerate(zip(predicted_ids, true_ids)):
+        pair = [tmp_path / f"{kind}{number}.png" for kind in ("predicted", "true")]
+        for label_ids, path in zip(maps, pair):
+            save_image(label_ids, path)
+        pairs.append([str(path) for path in pair])
+    arguments = official.args
+    arguments.evalInstLevelScore = arguments.evalPixelAccuracy = False
+    arguments.JSONOutput, arguments.quiet, arguments.colorized = False, False, False
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        official.evaluateImgLists(*(list(names) for names in zip(*pairs)), arguments)
+    result = score(predicted_ids, true_ids)
+    theirs = dict(re.findall(r"^([a-z ]+?) *: +([\d.]+) ", printed.getvalue(), re.M))
+    assert {name: theirs[name] for name in result.iou} == {
+        name: f"{iou:.3f}" for name, iou in result.iou.items()
+    }
+    mean = re.search(r"Score Average *: +([\d.]+) ", printed.getvalue()).group(1)
+    assert mean == f"{result.miou:.3f}"
+
+
+# ------------------------------------------------------------------------------ boundaries
+
+
+def boundary_score(predicted_ids, true_ids, tolerance=None):
+    result = BoundaryScore(tolerance)
+    result.update(predicted_ids, true_ids)
+    return result.compute()
+
+
+def halves(column):
+    """Road on the left of a column of 16, sky on the right of it."""
+    label_ids = torch.full((8, 16), 23, dtype=torch.uint8)
+    label_ids[:, :column] = 7
+    return label_ids
+
+
+def test_boundaries_by_hand():
+    # The outlines are columns 7 and 8 in the truth, 9 and 10 in the prediction.
+    assert boundary_score(halves(10), halves(8), tolerance=2).f_score == 1
+    near = boundary_score(halves(10), halves(8), tolerance=1)
+    assert near.f_score == 0 and set(near.by_class) == {NAMES[i] for i in BENCHMARK_IDS}
+    assert near.predicted_length == near.true_length == pytest.approx(2 / 16)
+    # A line of road in the sky: two outlines too many for road, which has one in the truth.
+    striped = halves(8)
+    striped[:, 12] = 7
+    result = boundary_score(striped, halves(8), tolerance=1)
+    assert result.by_class["road"] == pytest.approx(2 * 0.5 * 1 / 1.5)
+    assert result.by_class["sky"] == pytest.approx(2 * (1 / 3) / (4 / 3))
+    assert math.isnan(result.by_class["car"])
+    assert str(result).startswith("boundary F-score 0.583, outlines 31.2% of the pixels (truth 12")
+
+
+def test_boundaries_of_the_truth_itself_and_of_nothing():
+    _, true_ids = random_maps(0)
+    assert boundary_score(true_ids, true_ids).f_score == pytest.approx(1)
+    blank = torch.full_like(true_ids, 7)
+    result = boundary_score(blank, true_ids)
+    assert result.f_score == 0 and result.predicted_length == 0 < result.true_length
+
+
+def test_void_has_no_boundaries_and_pieces_add_up():
+    predicted_ids, true_ids = random_maps(1)
+    void = ~torch.isin(true_ids, torch.tensor(BENCHMARK_IDS))
+    result = boundary_score(predicted_ids, true_ids)
+    pieces = BoundaryScore()
+    for predicted, true in zip(predicted_ids, true_ids):
+        pieces.update(predicted, true)
+    assert pieces.compute() == result
+    assert boundary_score(true_ids.masked_fill(void, 7), true_ids).f_score < 1
+    nothing = torch.zeros(3, 5, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="nothing to score"):
+        boundary_score(nothing, nothing)
+
+
+def test_the_tolerance_follows_the_size():
+    """0.75 % of the diagonal: one pixel for small maps, four for 512x256, and not five."""
+    large = [torch.full((256, 512), 23, dtype=torch.uint8) for _ in range(3)]
+    for label_ids, column in zip(large, (100, 104, 105)):
+        label_ids[:, :column] = 7
+    assert boundary_score(large[1], large[0]).f_score == 1
+    assert boundary_score(large[2], large[0]).f_score < 1

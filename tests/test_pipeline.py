@@ -14,7 +14,7 @@ FIELDS = ("image_u8", "label_ids", "generated_u8", "generated_label_ids")
 def pipeline():
     torch.manual_seed(0)
     generator = spade.SpadeGenerator(ngf=2, hidden=4, size=(64, 64))
-    return Pipeline(SegmentationNet(output_stride=32), generator)
+    return Pipeline(SegmentationNet("resnet18"), generator)
 
 
 def photos(*shape):

@@ -4,6 +4,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+import math
+
 import matplotlib.pyplot as plt
 import pytest
 import torch
@@ -125,6 +127,28 @@ def test_class_shares():
     assert [label.get_text() for label in axis.get_xticklabels()] == ["road", "car", "sky"]
     assert [bar.get_height() for bar in axis.patches] == pytest.approx([3 / 6, 2 / 6, 1 / 6])
     assert axis.get_yscale() == "log"
+
+
+def test_class_scores():
+    iou = {"road": 0.5, "car": math.nan, "sky": 0.75}
+    plots.show_class_scores({"IoU": iou, "boundary F": {"road": 0.25, "car": math.nan, "sky": 1.0}})
+    (axis,) = the_figure().axes
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["sky", "road"]
+    assert [bar.get_height() for bar in axis.patches] == [0.75, 0.5, 1.0, 0.25]
+    assert [text.get_text() for text in axis.get_legend().texts] == ["IoU", "boundary F"]
+
+
+def test_models():
+    rows = [
+        {"backbone": name, "head": head, "miou": 0.5, "parameters": 2e7, "pictures_a_second": 30.0}
+        for head in ("fcn", "unet")
+        for name in ("resnet18", "resnet34")
+    ]
+    plots.show_models(rows)
+    (axis,) = the_figure().axes
+    assert [text.get_text() for text in axis.texts] == ["resnet18", "resnet34"] * 2
+    assert [text.get_text() for text in axis.get_legend().texts] == ["fcn", "unet"]
+    assert axis.collections[0].get_offsets().tolist() == [[30.0, 0.5]] * 2
 
 
 def test_curves():

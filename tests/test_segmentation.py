@@ -8,7 +8,8 @@ import torch
 from torchvision import models
 
 from utils import segmentation
-from utils.segmentation import SegmentationNet, load_segmentation, save_segmentation
+from utils.images import u8_to_imagenet
+from utils.segmentation import FcnHead, SegmentationNet, load_segmentation, save_segmentation
 from utils.weights import save_weights
 
 
@@ -17,37 +18,75 @@ def photos(*shape, seed=0):
     return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
 
 
-def seeded_network(output_stride):
+def seeded_network(**settings):
     torch.manual_seed(0)
-    return SegmentationNet(output_stride=output_stride).eval()
+    return SegmentationNet(**{"backbone": "resnet18"} | settings).eval()
+
+
+SETTINGS = {
+    "fcn": {},
+    "fcn-32s": {"finest_stride": 32},
+    "fcn-8s": {"finest_stride": 8},
+    "unet": {"head": "unet"},
+}
 
 
 @pytest.fixture(scope="module")
 def networks():
-    """One for each output stride, with the same weights in the backbone; not to be changed."""
-    return {output_stride: seeded_network(output_stride) for output_stride in (8, 16, 32)}
+    """One of each kind; not to be changed."""
+    return {name: seeded_network(**settings) for name, settings in SETTINGS.items()}
 
 
 @pytest.fixture(scope="module")
 def network(networks):
-    return networks[32]
+    return networks["fcn"]
 
 
 # ------------------------------------------------------------------------------ shapes
 
 
-@pytest.mark.parametrize("output_stride", [8, 16, 32])
+@pytest.mark.parametrize("kind", SETTINGS)
 @pytest.mark.parametrize("size", [(33, 47), (32, 64)])
-def test_scores_at_full_size(networks, output_stride, size):
-    height, width = size
-    network = networks[output_stride]
+def test_scores_at_full_size(networks, kind, size):
     with torch.no_grad():
-        scores = network(photos(2, 3, height, width))
-        cells = network.backbone(torch.zeros(1, 3, height, width))
-    assert scores.shape == (2, 34, height, width) and scores.dtype == torch.float32
-    rows, columns = (-(-side // output_stride) for side in size)
-    assert cells.shape == (1, 512, rows, columns)
+        scores = networks[kind](photos(2, 3, *size))
+    assert scores.shape == (2, 34, *size) and scores.dtype == torch.float32
     assert scores.isfinite().all() and not torch.equal(scores[0], scores[1])
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_a_size_that_cannot_be_halved_is_continued_at_its_rim(networks, kind):
+    """33x47 is computed as 64x64 with the last row and column repeated."""
+    image_u8 = photos(1, 3, 33, 47)
+    rows, columns = (torch.arange(64).clamp(max=side - 1) for side in (33, 47))
+    with torch.no_grad():
+        scores = networks[kind](image_u8)
+        whole = networks[kind](image_u8[:, :, rows][..., columns])
+    torch.testing.assert_close(scores, whole[:, :, :33, :47])
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet34", "resnet50"])
+@pytest.mark.parametrize("head", ["fcn", "unet"])
+def test_every_backbone_with_every_head(backbone, head):
+    network = SegmentationNet(backbone, head).eval()
+    assert network.predict(photos(3, 32, 64)).shape == (32, 64)
+    parameters = sum(x.numel() for x in network.parameters())
+    encoder = {"resnet18": 11.18e6, "resnet34": 21.28e6, "resnet50": 23.51e6}[backbone]
+    assert sum(x.numel() for x in network.encoder.parameters()) == pytest.approx(encoder, rel=1e-3)
+    assert parameters > encoder
+
+
+def test_an_fcn_by_hand(networks):
+    """Scores of the two coarsest maps: the first doubled, the second added, both enlarged."""
+    network = seeded_network(finest_stride=16)
+    image_u8 = photos(1, 3, 64, 64)
+    with torch.no_grad():
+        *_, finer, coarse = network.encoder(u8_to_imagenet(image_u8))
+        first, second = network.head.scores
+        double, enlarge = network.head.upscales
+        by_hand = enlarge(double(first(coarse)) + second(finer))
+        torch.testing.assert_close(network(image_u8), by_hand)
+    assert coarse.shape == (1, 512, 2, 2) and double(first(coarse)).shape == (1, 34, 4, 4)
 
 
 def test_predict(network):
@@ -66,21 +105,22 @@ def test_predict(network):
 def test_predict_by_hand(network):
     """With a score of zero everywhere, the bias decides."""
     network = copy.deepcopy(network)
-    torch.nn.init.zeros_(network.score.weight)
-    torch.nn.init.zeros_(network.score.bias)
-    network.upscale.bias.data[26] = 1
+    for score in network.head.scores:
+        torch.nn.init.zeros_(score.weight)
+        torch.nn.init.zeros_(score.bias)
+    network.head.upscales[-1].bias.data[26] = 1
     assert (network.predict(photos(3, 33, 47)) == 26).all()
 
 
 def test_predict_leaves_modes_and_statistics_as_they_were(network):
     network = copy.deepcopy(network).train()
-    network.backbone[1].eval()
+    network.encoder.bn1.eval()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     network.predict(photos(3, 33, 47))
     with pytest.raises(ValueError):
         network.predict(photos(3, 8, 8))
-    assert network.training and network.score.training and not network.backbone[1].training
-    assert network.backbone[4][0].bn1.training
+    assert network.training and network.head.training and not network.encoder.bn1.training
+    assert network.encoder.layer1[0].bn1.training
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
@@ -98,51 +138,28 @@ def test_photos_in_another_range(network):
 
 
 def test_unknown_settings():
-    with pytest.raises(ValueError, match="no backbone 'vgg': expected resnet34"):
+    with pytest.raises(
+        ValueError, match="no backbone 'vgg': expected resnet18, resnet34, resnet50"
+    ):
         SegmentationNet(backbone="vgg")
-    with pytest.raises(ValueError, match="no head 'unet': expected 'fcn'"):
-        SegmentationNet(head="unet")
-    with pytest.raises(ValueError, match="output_stride is 4: expected 8, 16 or 32"):
-        SegmentationNet(output_stride=4)
+    with pytest.raises(ValueError, match="no head 'linear': expected 'fcn' or 'unet'"):
+        SegmentationNet(head="linear")
+    with pytest.raises(
+        ValueError, match=r"finest_stride is 3: expected one of \(2, 4, 8, 16, 32\)"
+    ):
+        SegmentationNet(finest_stride=3)
 
 
 # ------------------------------------------------------------------------------ starting weights
 
 
-@pytest.mark.parametrize("output_stride", [8, 16, 32])
-def test_imagenet_weights_fit(networks, output_stride):
-    with torch.device("meta"):  # shapes only
-        official = models.resnet34().state_dict()
-    own = networks[output_stride].backbone.state_dict()
-    # The backbone is the same layers, numbered; only the fully connected one is gone.
-    expected = [value.shape for key, value in official.items() if not key.startswith("fc.")]
-    assert [value.shape for value in own.values()] == expected
-    assert [key.split(".", 1)[1] for key in own if key[:2] in ("4.", "5.", "6.", "7.")] == [
-        key.split(".", 1)[1] for key in official if key.startswith("layer")
-    ]
-
-
-@pytest.mark.parametrize("output_stride", [8, 16])
-def test_dilation_computes_what_strides_compute_and_more(networks, output_stride):
-    """Without its strides the backbone gives the same features, and those between them."""
-    x = torch.randn(1, 3, 79, 110, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        coarse, fine = (
-            copy.deepcopy(networks[stride].backbone).double()(x.double())  # rounding apart
-            for stride in (32, output_stride)
-        )
-    step = 32 // output_stride
-    assert fine.shape[-1] > coarse.shape[-1]
-    torch.testing.assert_close(fine[..., ::step, ::step], coarse)
-
-
-@pytest.mark.parametrize("output_stride", [8, 16, 32])
-def test_upscaling_starts_bilinear(networks, output_stride):
-    network = networks[output_stride]
+@pytest.mark.parametrize("stride", [2, 8, 32])
+def test_upscaling_starts_bilinear(stride):
+    upscale = FcnHead([8] * 5, stride).upscales[-1]
     cells = torch.arange(34.0).reshape(1, 34, 1, 1).expand(1, 34, 5, 6)
     with torch.no_grad():
-        scores = network.upscale(cells)
-    s = output_stride
+        scores = upscale(cells)
+    s = stride
     assert scores.shape == (1, 34, 5 * s, 6 * s)
     inside = scores[:, :, s:-s, s:-s]
     torch.testing.assert_close(inside, torch.arange(34.0).reshape(1, 34, 1, 1).expand_as(inside))
@@ -150,36 +167,42 @@ def test_upscaling_starts_bilinear(networks, output_stride):
     ramp = torch.arange(6.0).expand(1, 34, 5, 6)
     resized = torch.nn.functional.interpolate(ramp, scale_factor=s, mode="bilinear")
     with torch.no_grad():
-        scores = network.upscale(ramp)
+        scores = upscale(ramp)
     torch.testing.assert_close(scores[..., s:-s, s:-s], resized[..., s:-s, s:-s])
 
 
-def test_pretrained_takes_the_weights_that_torchvision_gives(monkeypatch):
+class Weights:
+    """What torchvision knows about weights that can be downloaded."""
+
+    url = "https://example.org/resnet18-f37072fd.pth"
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def get_state_dict(self, **options):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return dict(self.answer)
+
+
+@pytest.mark.parametrize("head", ["fcn", "unet"])
+def test_pretrained_takes_the_weights_that_torchvision_gives(head, monkeypatch):
     torch.manual_seed(3)
-    official = models.resnet34()
-    asked = []
-
-    def build(weights=None):
-        asked.append(weights)
-        return official
-
-    name = models.ResNet34_Weights.IMAGENET1K_V1
-    monkeypatch.setitem(segmentation.BACKBONES, "resnet34", (build, name))
-    network = SegmentationNet(pretrained=True, output_stride=32)
-    assert asked == [name]
-    assert torch.equal(network.backbone[0].weight, official.conv1.weight)
+    official = models.resnet18().eval()
+    monkeypatch.setitem(segmentation.BACKBONES, "resnet18", Weights(official.state_dict()))
+    encoder = SegmentationNet("resnet18", head, pretrained=True).encoder.eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        features = torch.nn.Sequential(*list(official.children())[:-2])(x)
+        torch.testing.assert_close(encoder(x)[-1], features)
 
 
 @pytest.mark.parametrize("error", [URLError("no route to host"), ConnectionResetError("reset")])
 def test_no_network(error, monkeypatch):
-    def build(weights=None):
-        raise error
-
-    name = models.ResNet34_Weights.IMAGENET1K_V1
-    monkeypatch.setitem(segmentation.BACKBONES, "resnet34", (build, name))
-    message = r"ImageNet weights of resnet34 could not be downloaded .*resnet34-.*\.pth into "
+    monkeypatch.setitem(segmentation.BACKBONES, "resnet18", Weights(error))
+    message = r"ImageNet weights of resnet18 could not be downloaded .*resnet18-.*\.pth into "
     with pytest.raises(RuntimeError, match=message + r".*checkpoints, or .*pretrained=False"):
-        SegmentationNet(pretrained=True)
+        SegmentationNet("resnet18", pretrained=True)
 
 
 # ------------------------------------------------------------------------------ files
@@ -220,16 +243,20 @@ def test_files_of_another_kind(tmp_path):
 def test_files_that_do_not_fit(network, tmp_path):
     path = tmp_path / "a.safetensors"
     metadata = {"kind": "segmentation", "settings": network.settings, "history": {}}
-    few = {"score.weight": network.score.weight, "score.bias": network.score.bias}
+    few = {"head.scores.0.bias": network.head.scores[0].bias}
     save_weights(path, few, metadata)
     with pytest.raises(
         ValueError, match=r"a\.safetensors does not fit a network .*another version"
     ):
         load_segmentation(path)
-    save_weights(path, few | {"score.bias": torch.zeros(19)}, metadata)
-    with pytest.raises(ValueError, match=r"size mismatch for score\.bias.*\[19\]"):
+    save_weights(path, few | {"head.scores.0.bias": torch.zeros(19)}, metadata)
+    with pytest.raises(ValueError, match=r"size mismatch for head\.scores\.0\.bias.*\[19\]"):
         load_segmentation(path)
-    metadata["settings"] = network.settings | {"backbone": "resnet18"}
+    # Written before there was a finest_stride.
+    save_weights(path, few, metadata | {"settings": {"backbone": "resnet18", "output_stride": 8}})
+    with pytest.raises(ValueError, match=r"does not fit .*output_stride.*another version"):
+        load_segmentation(path)
+    metadata["settings"] = network.settings | {"backbone": "vgg"}
     save_weights(path, few, metadata)
-    with pytest.raises(ValueError, match=r"a\.safetensors does not .*no backbone 'resnet18'"):
+    with pytest.raises(ValueError, match=r"a\.safetensors does not .*no backbone 'vgg'"):
         load_segmentation(path)

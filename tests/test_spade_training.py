@@ -70,7 +70,7 @@ def test_feature_matching_moves_the_fake_only():
 @pytest.fixture(scope="module")
 def segmenter():
     torch.manual_seed(0)
-    return SegmentationNet(output_stride=32)
+    return SegmentationNet("resnet18")
 
 
 def photos(seed=0):

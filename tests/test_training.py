@@ -1,16 +1,34 @@
 """The training loop: it learns, it can be interrupted, and it leaves things as it found them."""
 
+import math
+import multiprocessing
+import os
+import random
+import shutil
+import subprocess
 import sys
+import time
+from collections import namedtuple
 
 import pytest
 import torch
-from torchvision import models
 
-from utils import scenes, segmentation, training
+from utils import scenes, training
 from utils.augmentation import Augmentation
+from utils.files import PROJECT
 from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet, load_segmentation
-from utils.training import HISTORY_KEYS, epoch_batches, evaluate, train, train_one_epoch
+from utils.training import (
+    HISTORY_KEYS,
+    balanced_weights,
+    epoch_batches,
+    evaluate,
+    make_accelerator,
+    pixel_loss,
+    train,
+    train_one_epoch,
+    training_batch,
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,19 +58,9 @@ class Drawn:
         return part
 
 
-def a_network(seed=0):
+def a_network(seed=0, backbone="resnet18", **settings):
     torch.manual_seed(seed)
-    return SegmentationNet(output_stride=16)
-
-
-@pytest.fixture
-def shallow(monkeypatch):
-    """A ResNet of a quarter of the weights, where it does not matter how well it learns."""
-
-    def build():
-        return models.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1])
-
-    monkeypatch.setitem(segmentation.BACKBONES, "resnet34", (build, None))
+    return SegmentationNet(backbone, **settings)
 
 
 def same_weights(one, other):
@@ -80,7 +88,7 @@ def test_another_seed_or_epoch_is_another_order():
     assert len(orders) == 3
 
 
-def test_fewer_scenes_than_a_batch(streets, shallow):
+def test_fewer_scenes_than_a_batch(streets):
     with pytest.raises(ValueError, match="There are 3 scenes, fewer than a batch of 4: take more"):
         epoch_batches(3, 4, 0, 0)
     with pytest.raises(ValueError, match="There are 6 scenes, fewer than a batch of 32"):
@@ -92,7 +100,7 @@ def test_fewer_scenes_than_a_batch(streets, shallow):
 
 def test_four_scenes_are_learnt_by_heart(streets):
     four = streets.first(4)
-    network = a_network()
+    network = a_network(backbone="resnet34")
     before, untrained = evaluate(network, four)
     history = train(network, four, four.first(1), epochs=10, batch_size=4, learning_rate=1e-3)
     after, result = evaluate(network, four)
@@ -101,7 +109,7 @@ def test_four_scenes_are_learnt_by_heart(streets):
     assert after < 0.5 * before and result.accuracy > untrained.accuracy + 0.3
 
 
-def test_the_history(streets, shallow, capsys):
+def test_the_history(streets, capsys):
     network = a_network()
     history = train(network, streets.first(2), streets, epochs=2, batch_size=2)
     assert tuple(history) == HISTORY_KEYS
@@ -135,7 +143,7 @@ def test_an_epoch_sees_every_scene_in_both_directions():
             self.image_u8 = columns.expand(count, 3, 3, 34).contiguous()
 
     network = Recorder()
-    accelerator = training.Accelerator()
+    accelerator = make_accelerator()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
     batches = epoch_batches(40, 8, 0, 0)
     augment = Augmentation((34, 3))
@@ -167,7 +175,7 @@ def test_maps_are_mirrored_with_their_photos(streets, monkeypatch):
     batches = epoch_batches(4, 2, 0, 0) * 4
     augment = Augmentation(four.size)
     rates = [0.0] * len(batches)
-    accelerator = training.Accelerator()
+    accelerator = make_accelerator()
     loss = train_one_epoch(network, optimizer, accelerator, four, batches, rates, augment, 0)
     assert loss == pytest.approx(0, abs=1e-6)
 
@@ -175,25 +183,102 @@ def test_maps_are_mirrored_with_their_photos(streets, monkeypatch):
 # ------------------------------------------------------------------------------ evaluation
 
 
-def test_evaluation_restores_modes_and_changes_nothing(streets, shallow):
+def test_evaluation_restores_modes_and_changes_nothing(streets):
     network = a_network().train()
-    network.backbone[1].eval()
+    network.encoder.bn1.eval()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     loss, result = evaluate(network, streets, batch_size=4)  # an odd batch at the end
-    assert network.training and network.score.training and not network.backbone[1].training
+    assert network.training and network.head.training and not network.encoder.bn1.training
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     in_one, same = evaluate(network, streets)
     assert loss == pytest.approx(in_one, rel=1e-4)
     assert result.accuracy == pytest.approx(same.accuracy, abs=0.01)
 
 
+# ------------------------------------------------------------------------------ loss and batches
+
+
+def test_pixel_loss_by_hand():
+    scores = torch.zeros(1, 34, 1, 2)
+    scores[0, 7, 0, 0] = math.log(67)  # the first pixel: 67 against 33 times 1
+    label_ids = torch.tensor([[[7, 26]]])
+    first, second = math.log(100 / 67), math.log(34)
+    assert pixel_loss(scores, label_ids).item() == pytest.approx((first + second) / 2)
+    weights = torch.ones(34)
+    weights[7], weights[26] = 3, 0  # divided by the pixels all the same
+    loss = pixel_loss(scores.bfloat16(), label_ids, weights).item()
+    assert loss == pytest.approx(3 * first / 2, abs=0.01)
+
+
+def test_balanced_weights(streets):
+    label_ids = torch.full((2, 4, 4), 7, dtype=torch.uint8)
+    label_ids[0, 0, :2] = 26  # 2 of 32
+    streets = streets.first(2)
+    streets.label_ids = label_ids
+    weights = balanced_weights(streets)
+    assert weights.shape == (34,) and weights.dtype == torch.float32
+    car, road = 1 / math.log(1.02 + 1 / 16), 1 / math.log(1.02 + 15 / 16)
+    assert (weights[26] / weights[7]).item() == pytest.approx(car / road, rel=1e-5)
+    assert weights[label_ids.long()].mean().item() == pytest.approx(1)
+    assert weights[13] > weights[26] > weights[7]
+
+
+def test_a_part_of_a_batch_is_what_it_is_in_the_whole(streets):
+    """However many processes share a batch, each scene is changed in the same way."""
+    Process = namedtuple("Process", "process_index num_processes device")
+    augment = Augmentation(streets.size, scale=(0.5, 1), color=0.2)
+    arguments = (augment, 0.5)
+    for seed in range(4):
+        whole, first, second = (
+            training_batch(streets, torch.arange(6), Process(*share, "cpu"), *arguments, seed)
+            for share in ((0, 1), (0, 2), (1, 2))
+        )
+        for part, expected in ((first, 0), (second, 1)):
+            assert torch.equal(part[0], whole[0][expected::2])
+            assert torch.equal(part[1], whole[1][expected::2])
+
+
+def test_half_size_batches(streets):
+    Process = namedtuple("Process", "process_index num_processes device")
+    alone, augment = Process(0, 1, "cpu"), Augmentation(streets.size, flip=0)
+    shapes = []
+    for seed in range(40):
+        image_u8, label_ids = training_batch(streets, torch.arange(2), alone, augment, 0.5, seed)
+        assert image_u8.shape[-2:] == label_ids.shape[-2:] and image_u8.dtype == torch.uint8
+        shapes.append(tuple(label_ids.shape[-2:]))
+    assert set(shapes) == {(32, 64), (16, 32)} and 10 < shapes.count((16, 32)) < 30
+
+
+@pytest.mark.parametrize("settings", [{"precision": "bf16"}, {"schedule": "cosine"}])
+def test_options_are_used_and_leave_nothing_behind(streets, settings):
+    plain, other = a_network(), a_network()
+    few = {"epochs": 2, "batch_size": 3}
+    expected = train(plain, streets, streets.first(2), **few)
+    history = train(other, streets, streets.first(2), **few, **settings)
+    assert history["train_loss"] == pytest.approx(expected["train_loss"], rel=0.05)
+    assert history["train_loss"] != expected["train_loss"]
+    assert other.head.scores[0].weight.dtype == torch.float32
+    with torch.no_grad():  # forward() computes in float32 again
+        scores = other.eval()(streets.image_u8[:1])
+    assert not torch.equal(scores, scores.bfloat16().float())
+
+
+def test_unknown_options(streets):
+    with pytest.raises(ValueError, match="precision is 'half': expected fp32, bf16, fp16"):
+        train(a_network(), streets, streets, precision="half")
+    with pytest.raises(ValueError, match="no schedule 'step': expected constant, cosine"):
+        train(a_network(), streets, streets, schedule="step")
+
+
 # ------------------------------------------------------------------------------ interruption
 
 
-def test_interrupted_and_resumed_equals_uninterrupted(streets, shallow, tmp_path, monkeypatch):
-    settings = {"epochs": 3, "batch_size": 2}
+FEW = {"epochs": 3, "batch_size": 2, "learning_rate": 1e-3}
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(streets, tmp_path, monkeypatch):
     whole = a_network()
-    expected = train(whole, streets, streets.first(2), **settings)
+    expected = train(whole, streets, streets.first(2), **FEW)
 
     first, calls = a_network(), []
 
@@ -205,38 +290,192 @@ def test_interrupted_and_resumed_equals_uninterrupted(streets, shallow, tmp_path
 
     monkeypatch.setattr(training, "evaluate", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(first, streets, streets.first(2), folder=tmp_path / "run", **settings)
+        train(first, streets, streets.first(2), folder=tmp_path / "run", **FEW)
     monkeypatch.setattr(training, "evaluate", evaluate)
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["last.pt"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "best.safetensors",
+        "last.pt",
+    ]
 
     resumed = a_network(seed=1)  # its own weights do not matter
-    history = train(resumed, streets, streets.first(2), folder=tmp_path / "run", **settings)
+    history = train(resumed, streets, streets.first(2), folder=tmp_path / "run", **FEW)
     for key in HISTORY_KEYS[:-1]:  # all but the seconds
         assert history[key] == expected[key], key
     assert same_weights(resumed, whole)
 
     # A run that is complete has nothing left to do.
     again = a_network(seed=2)
-    assert train(again, streets, streets, folder=tmp_path / "run", **settings) == history
+    assert train(again, streets, streets, folder=tmp_path / "run", **FEW) == history
     assert same_weights(again, whole)
+
+
+# A server that has imported what is needed, and not yet computed anything, forks the processes.
+SERVER = multiprocessing.get_context("forkserver")
+
+
+def train_in(folder):
+    torch.set_num_threads(1)
+    streets = Drawn(open_scenes("toy", "train", size=(64, 32))[:6])
+    train(a_network(), streets, streets.first(2), folder=folder, **FEW)
+
+
+def the_end(folder):
+    """All that the checkpoint holds but the seconds."""
+    state = torch.load(folder / "last.pt", weights_only=True)
+    state["record"].pop("seconds")
+    return state
+
+
+def equal(one, other):
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, (dict, list, tuple)):
+        keys = one.keys() if isinstance(one, dict) else range(len(one))
+        return len(one) == len(other) and all(equal(one[key], other[key]) for key in keys)
+    return one == other
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path):
+    """COURSE_KILLS=10 for more of them."""
+    SERVER.set_forkserver_preload(["utils.training"])
+
+    def run(folder, seconds=None):
+        process = SERVER.Process(target=train_in, args=(folder,))
+        process.start()
+        process.join(seconds)
+        process.kill()
+        process.join()
+
+    run(tmp_path / "warm")  # starts the server
+    start = time.monotonic()
+    run(tmp_path / "whole")
+    seconds = time.monotonic() - start
+    expected, moments = the_end(tmp_path / "whole"), random.Random(0)
+    for number in range(int(os.environ.get("COURSE_KILLS", "2"))):
+        folder = tmp_path / f"killed{number}"
+        run(folder, moments.uniform(0.2, 0.95) * seconds)
+        run(folder)
+        assert equal(the_end(folder), expected)
+        names = {path.name for path in folder.iterdir() if not path.name.endswith(".part")}
+        assert names == {"best.safetensors", "last.pt"}
+        best = [(x / "best.safetensors").read_bytes() for x in (folder, tmp_path / "whole")]
+        assert len(best[0]) == len(best[1])  # the seconds in its history differ
+
+
+def test_the_best_network_is_kept(streets, tmp_path, monkeypatch):
+    scores = iter([0.2, 0.6, 0.4])
+
+    def rated(*arguments):
+        loss, result = evaluate(*arguments)
+        return loss, type(result)(next(scores), result.accuracy, 0.0, {})
+
+    monkeypatch.setattr(training, "evaluate", rated)
+    train(a_network(), streets, streets.first(2), folder=tmp_path, **FEW)
+    _, history = load_segmentation(tmp_path / "best.safetensors")
+    assert history["val_miou"] == [0.2, 0.6]
+
+
+def test_a_loss_that_is_no_number(streets, tmp_path, monkeypatch):
+    calls = []
+
+    def diverging(*arguments):
+        calls.append(1)
+        return pixel_loss(*arguments) * (math.nan if len(calls) == 6 else 1)  # 3 steps an epoch
+
+    monkeypatch.setattr(training, "pixel_loss", diverging)
+    monkeypatch.setattr(training, "evaluate", lambda network, *_: evaluate_plainly(network))
+    with pytest.raises(
+        FloatingPointError,
+        match=r"loss is nan in step 3 of epoch 2: .*last\.pt holds the epoch bef",
+    ):
+        train(a_network(), streets, streets.first(2), folder=tmp_path, **FEW)
+    assert len(the_end(tmp_path)["record"]["train_loss"]) == 1
+    calls[:] = [1] * 5
+    with pytest.raises(FloatingPointError, match="step 1 of epoch 1: .*nothing was kept"):
+        train(a_network(), streets, streets.first(2), **FEW)
+
+
+def evaluate_plainly(network):
+    result = training.SegmentationResult(0.5, 0.5, 0.5, {})
+    return 1.0, result
+
+
+def test_the_checkpoint_of_another_training(streets, tmp_path):
+    arguments = {"folder": tmp_path, "batch_size": 2, "epochs": 1}
+    train(a_network(), streets, streets.first(2), **arguments)
+    before = (tmp_path / "last.pt").read_bytes()
+    message = r"last\.pt is the checkpoint of another training, with {}; this one has {}: delete"
+    with pytest.raises(ValueError, match=message.format("backbone resnet18", "backbone resnet34")):
+        train(a_network(backbone="resnet34"), streets, streets.first(2), **arguments)
+    with pytest.raises(ValueError, match=message.format("head fcn", "head unet")):
+        train(a_network(head="unet"), streets, streets.first(2), **arguments)
+    with pytest.raises(ValueError, match=message.format("seed 0", "seed 1")):
+        train(a_network(), streets, streets.first(2), seed=1, **arguments)
+    assert (tmp_path / "last.pt").read_bytes() == before
+    # With a constant rate, more epochs only go on.
+    history = train(a_network(), streets, streets.first(2), **arguments | {"epochs": 2})
+    assert len(history["val_loss"]) == 2
+
+
+def test_no_room_for_the_checkpoint(streets, tmp_path, monkeypatch):
+    arguments = {"folder": tmp_path, "batch_size": 2}
+    train(a_network(), streets, streets.first(2), epochs=1, **arguments)
+    before = (tmp_path / "last.pt").read_bytes()
+    usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(
+        OSError, match=r"1\.0 MB are free, but 1\d\d\.\d MB more are needed: make room"
+    ):
+        train(a_network(), streets, streets.first(2), epochs=2, **arguments)
+    assert (tmp_path / "last.pt").read_bytes() == before
+
+
+# ------------------------------------------------------------------------------ several processes
+
+
+def shell(*arguments):
+    """A command as a user gives it, with one thread; what it prints, if it succeeds."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COURSE_PROGRESS": "0"}
+    done = subprocess.run(
+        [str(x) for x in arguments], cwd=PROJECT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_two_processes_learn_what_one_does(tmp_path):
+    line = "-m utils.training --size 64x32 --scenes 8 --val-scenes 3 --backbone resnet18 --epochs 2"
+    line += f" --batch-size 4 --learning-rate 1e-3 --scale 0.5 --cache {tmp_path / 'cache'} --out"
+    shell(sys.executable, *line.split(), tmp_path / "one")
+    launch = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1"
+    launch += " --mixed_precision no --dynamo_backend no"
+    printed = shell(sys.executable, *launch.split(), *line.split(), tmp_path / "two")
+    assert printed.count("epoch 1:") == 1  # and not once a process
+    one, two = (
+        load_segmentation(tmp_path / name / "segmentation.safetensors")[1]
+        for name in ("one", "two")
+    )
+    for key in ("train_loss", "val_loss", "val_miou", "val_accuracy"):
+        assert two[key] == pytest.approx(one[key], abs=1e-3), key
 
 
 # ------------------------------------------------------------------------------ from a shell
 
 
-def test_the_command(shallow, tmp_path, monkeypatch, capsys):
+def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scenes, "TOY_COUNTS", {"train": 4, "val": 2, "test": 1})
 
     def run(*arguments):
-        line = f"training --size 64x32 --epochs 1 --batch-size 2 --cache {tmp_path / 'cache'}"
+        line = "training --size 64x32 --backbone resnet18 --epochs 1 --batch-size 2"
+        line += f" --cache {tmp_path / 'cache'}"
         monkeypatch.setattr(sys, "argv", [*line.split(), *arguments])
         training.main()
 
-    run("--out", str(tmp_path / "one"), "--output-stride", "32", "--learning-rate", "0")
+    run("--out", str(tmp_path / "one"), "--finest-stride", "32", "--learning-rate", "0")
     start = tmp_path / "one" / "segmentation.safetensors"
     assert f"wrote {start}" in capsys.readouterr().out
     network, history = load_segmentation(start)
-    assert network.settings["output_stride"] == 32 and len(history["val_miou"]) == 1
+    assert network.settings["finest_stride"] == 32 and len(history["val_miou"]) == 1
     run(
         "--out",
         str(tmp_path / "two"),
@@ -248,7 +487,8 @@ def test_the_command(shallow, tmp_path, monkeypatch, capsys):
         "0",
     )
     other, joined = load_segmentation(tmp_path / "two" / "segmentation.safetensors")
-    assert other.settings["output_stride"] == 8  # the start gives weights, not settings
-    torch.testing.assert_close(other.score.weight, network.score.weight, atol=1e-5, rtol=0)
+    assert other.settings == network.settings  # which come with the weights
+    weights = [x.head.scores[0].weight for x in (other, network)]
+    torch.testing.assert_close(*weights, atol=1e-5, rtol=0)
     assert joined["scenes"] == ["toy 64x32"] * 2  # what the start went through comes first
     assert joined["train_loss"][0] == history["train_loss"][0] != joined["train_loss"][1]

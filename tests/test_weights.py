@@ -188,8 +188,8 @@ def test_a_checkpoint_brings_everything_back(tmp_path):
     parts, others = a_training(), a_training()
     parts["network"](torch.ones(1, 3)).sum().backward()
     parts["optimizer"].step()
-    save_checkpoint(tmp_path / "last.pt", parts, {"loss": [0.5]})
-    assert load_checkpoint(tmp_path / "last.pt", others, "cpu") == {"loss": [0.5]}
+    save_checkpoint(tmp_path / "last.pt", parts, {"loss": [0.5]}, {"size": 3})
+    assert load_checkpoint(tmp_path / "last.pt", others, "cpu", {"size": 3}) == {"loss": [0.5]}
     for key, tensor in parts["network"].state_dict().items():
         assert torch.equal(tensor, others["network"].state_dict()[key])
     assert others["optimizer"].state_dict()["state"][0]["step"] == 1
@@ -198,17 +198,43 @@ def test_a_checkpoint_brings_everything_back(tmp_path):
 @pytest.mark.parametrize("inputs", [3, 4], ids=["without its optimizer", "another shape"])
 def test_the_checkpoint_of_another_training_is_refused(inputs, tmp_path):
     parts = a_training()
-    save_checkpoint(tmp_path / "last.pt", {"network": torch.nn.Linear(inputs, 2)}, [])
+    save_checkpoint(tmp_path / "last.pt", {"network": torch.nn.Linear(inputs, 2)}, [], {})
     with pytest.raises(ValueError, match=r"last\.pt is the checkpoint of another training"):
-        load_checkpoint(tmp_path / "last.pt", parts, "cpu")
+        load_checkpoint(tmp_path / "last.pt", parts, "cpu", {})
+
+
+def test_the_checkpoint_of_other_settings_is_refused(tmp_path):
+    save_checkpoint(tmp_path / "last.pt", a_training(), [], {"width": 3, "seed": 0})
+    before = a_training()
+    message = (
+        r"last\.pt is the checkpoint .* with width 3, depth None; this one has width 4, depth 2"
+    )
+    with pytest.raises(ValueError, match=message):
+        settings = {"width": 4, "depth": 2, "seed": 0}
+        load_checkpoint(tmp_path / "last.pt", before, "cpu", settings)
+
+
+def test_a_disk_that_fills_up_while_the_checkpoint_is_written(tmp_path, monkeypatch):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, a_training(), [], {})
+    whole = path.read_bytes()
+
+    def fill(state, temporary):
+        temporary.write_bytes(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc:659] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", fill)
+    with pytest.raises(OSError, match="MB are free, but .* more are needed: make room"):
+        save_checkpoint(path, a_training(), [], {})
+    assert path.read_bytes() == whole and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_cut_checkpoint_is_named_and_stays(tmp_path):
     path = tmp_path / "last.pt"
-    save_checkpoint(path, a_training(), [])
+    save_checkpoint(path, a_training(), [], {})
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ValueError, match=r"last\.pt is truncated"):
-        load_checkpoint(path, a_training(), "cpu")
+        load_checkpoint(path, a_training(), "cpu", {})
     assert path.is_file()
 
 

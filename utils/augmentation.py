@@ -1,8 +1,12 @@
-"""Joint augmentation: what happens to a photo happens to its maps; on the device they are on.
+"""Joint augmentation: what happens to a photo happens to its maps.
 
-augment = Augmentation(size=(256, 128), scale=(0.5, 1.0), color=0.2)
-image_u8, label_ids = augment(image_u8, label_ids, generator=generator)
+    augment = Augmentation(size=(256, 128), scale=(0.5, 1.0), color=0.2)
+    image_u8, label_ids = augment(image_u8, label_ids, seeds=range(8))
+
+It works on whole batches, on the device that they are on.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -53,21 +57,23 @@ class Augmentation:
         self._group = group
 
     def __call__(
-        self, image_u8: Tensor, *maps: Tensor, generator: torch.Generator
+        self, image_u8: Tensor, *maps: Tensor, seeds: Sequence[int] | Tensor
     ) -> tuple[Tensor, ...]:
         """A batch's photos and any of its maps -> the same, changed alike.
 
         Args:
             image_u8: (B, 3, H, W) uint8, on any device.
             maps: (B, H, W) each, label ids or instance ids; resized by nearest neighbour.
-            generator: on the CPU; the only source of randomness, so a seed repeats every draw.
+            seeds: one number a picture, the only source of randomness: what happens to a picture
+                depends on its own seed (its group's first), whatever else is in the batch.
         """
+        if len(seeds) != len(image_u8):
+            raise ValueError(f"{len(image_u8)} pictures and {len(seeds)} seeds: expected as many.")
         parts = []
-        # v2 draws from torch's global state only: lend it a seed, and put the state back.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
-            for pixels in zip(*(x.split(self._group) for x in (image_u8, *maps))):
-                photos, *labels = pixels
+        with torch.random.fork_rng(devices=[]):  # v2 draws from torch's global state only
+            for start in range(0, len(image_u8), self._group):
+                torch.manual_seed(int(seeds[start]))
+                photos, *labels = (x[start : start + self._group] for x in (image_u8, *maps))
                 wrapped = (tv_tensors.Image(photos), *(tv_tensors.Mask(ids) for ids in labels))
                 parts.append(self._transform(*wrapped) if labels else (self._transform(*wrapped),))
         return tuple(torch.cat([x.as_subclass(Tensor) for x in column]) for column in zip(*parts))

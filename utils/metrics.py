@@ -1,11 +1,20 @@
-"""Scores of a segmentation: one confusion matrix over the whole set, every figure from it."""
+"""Scores of a segmentation, each of them counted over the whole set before anything is divided.
+
+score = SegmentationScore()         # mIoU and accuracies, from one confusion matrix
+boundaries = BoundaryScore()        # how well the outlines fit
+score.update(predicted_ids, true_ids)
+print(score.compute())
+"""
 
 import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from spade.semantics import instance_edges
 from utils.labels import BENCHMARK_IDS, NAMES, NUM_LABELS, check_label_ids
 
 
@@ -38,20 +47,19 @@ class SegmentationScore:
     Pixels whose true label is none of the 19 benchmark classes are left out of IoU and accuracy,
     as in cityscapesscripts' evalPixelLevelSemanticLabeling.  The mean runs over the classes that
     occur in the truth: on Cityscapes' own splits all 19 do.
+
+    Args:
+        all_processes: compute() adds up what all processes of a distributed run have collected.
     """
 
-    def __init__(self):
-        self.confusion = MulticlassConfusionMatrix(NUM_LABELS)  # rows: truth, columns: prediction
+    def __init__(self, all_processes: bool = False):
+        self.confusion = MulticlassConfusionMatrix(  # rows: truth, columns: prediction
+            NUM_LABELS, sync_on_compute=all_processes
+        )
 
-    def update(self, predicted_ids: torch.Tensor, true_ids: torch.Tensor) -> None:
+    def update(self, predicted_ids: Tensor, true_ids: Tensor) -> None:
         """Add label ids of one picture (H, W) or a batch (B, H, W); both of the same shape."""
-        if predicted_ids.shape != true_ids.shape:
-            raise ValueError(
-                f"The prediction has shape {tuple(predicted_ids.shape)}, the truth "
-                f"{tuple(true_ids.shape)}: expected the same."
-            )
-        check_label_ids(predicted_ids, "the prediction", predicted=True)
-        check_label_ids(true_ids, "the truth")
+        _check_pair(predicted_ids, true_ids)
         self.confusion.to(true_ids.device).update(predicted_ids.long(), true_ids.long())
 
     def compute(self) -> SegmentationResult:
@@ -76,3 +84,103 @@ class SegmentationScore:
                 )
             },
         )
+
+
+@dataclass(frozen=True)
+class BoundaryResult:
+    """What BoundaryScore.compute() returns.
+
+    Attributes:
+        f_score: harmonic mean of precision and recall of the outlines, 0..1, the mean over the
+            benchmark classes that occur in the truth.
+        by_class: the same by class name, NaN for a class that does not occur.
+        predicted_length, true_length: outline pixels, as shares of all pixels.
+    """
+
+    f_score: float
+    by_class: dict[str, float]
+    predicted_length: float
+    true_length: float
+
+    def __str__(self) -> str:
+        return (
+            f"boundary F-score {self.f_score:.3f}, outlines {self.predicted_length:.1%} of the "
+            f"pixels (truth {self.true_length:.1%})"
+        )
+
+
+class BoundaryScore:
+    """Collects maps batch by batch and scores how well the outlines of each class fit.
+
+    A pixel belongs to its class's outline if a left, right, upper or lower neighbour has another
+    label.  Precision is the share of the predicted outline that lies near the true one, recall the
+    reverse.  Pixels whose true label the benchmark does not score are left out.
+
+    Args:
+        tolerance: what is near, in pixels along each axis; None is 0.75 % of the diagonal, rounded,
+            and at least 1.
+
+    Source: Csurka et al., "What is a good evaluation measure for semantic segmentation?",
+    BMVC 2013; there the F-score is taken of each picture, here of the whole set.
+    """
+
+    def __init__(self, tolerance: int | None = None):
+        self.tolerance = tolerance
+        # predicted, of these near the truth, true, of these near the prediction
+        self.counts = torch.zeros(4, len(BENCHMARK_IDS), dtype=torch.int64)
+        self.outline, self.pixels = torch.zeros(2, dtype=torch.int64), 0
+
+    def update(self, predicted_ids: Tensor, true_ids: Tensor) -> None:
+        """Add label ids of one picture (H, W) or a batch (B, H, W); both of the same shape."""
+        _check_pair(predicted_ids, true_ids)
+        height, width = true_ids.shape[-2:]
+        maps = [ids.reshape(-1, height, width).int() for ids in (predicted_ids, true_ids)]
+        labels = torch.tensor(BENCHMARK_IDS, device=true_ids.device)
+        scored = torch.isin(maps[1], labels)  # (B, H, W)
+        predicted, true = (instance_edges(ids) & scored for ids in maps)
+        reach = self.tolerance or max(1, round(0.0075 * math.hypot(height, width)))
+        # One class after the other: all planes together would take 19 times the memory.
+        for row, label in enumerate(BENCHMARK_IDS):
+            ours, theirs = predicted & (maps[0] == label), true & (maps[1] == label)
+            if ours.any() or theirs.any():
+                near_ours, near_theirs = (_widened(x, reach) for x in (ours, theirs))
+                hits = (ours, ours & near_theirs, theirs, theirs & near_ours)
+                self.counts[:, row] += torch.stack([x.sum() for x in hits]).cpu()
+        self.outline += torch.stack([predicted.sum(), true.sum()]).cpu()
+        self.pixels += int(scored.sum())
+
+    def compute(self) -> BoundaryResult:
+        """The score of everything that was added so far."""
+        if not self.pixels:
+            raise ValueError("There is nothing to score yet: call update() first.")
+        predicted, precise, true, recalled = self.counts.double()
+        # 2 P R / (P + R); 0 where one of both is missing or 0, not 0 / 0
+        precision, recall = precise / predicted.clamp(min=1), recalled / true.clamp(min=1)
+        f_scores = 2 * precision * recall / (precision + recall).clamp(min=1e-12)
+        occurs = true > 0
+        return BoundaryResult(
+            f_score=f_scores[occurs].mean().item() if occurs.any() else math.nan,
+            by_class={
+                NAMES[label]: value if occurring else math.nan
+                for label, value, occurring in zip(
+                    BENCHMARK_IDS, f_scores.tolist(), occurs.tolist(), strict=True
+                )
+            },
+            predicted_length=int(self.outline[0]) / self.pixels,
+            true_length=int(self.outline[1]) / self.pixels,
+        )
+
+
+def _widened(mask: Tensor, reach: int) -> Tensor:
+    """(B, H, W) bool -> True wherever the mask is within so many pixels along each axis."""
+    return F.max_pool2d(mask.half(), 2 * reach + 1, stride=1, padding=reach) > 0
+
+
+def _check_pair(predicted_ids: Tensor, true_ids: Tensor) -> None:
+    if predicted_ids.shape != true_ids.shape:
+        raise ValueError(
+            f"The prediction has shape {tuple(predicted_ids.shape)}, the truth "
+            f"{tuple(true_ids.shape)}: expected the same."
+        )
+    check_label_ids(predicted_ids, "the prediction", predicted=True)
+    check_label_ids(true_ids, "the truth")

@@ -123,6 +123,51 @@ def show_history(history: dict[str, list], name: str | None = None) -> None:
     _save(figure, name)
 
 
+def show_class_scores(scores: dict[str, dict[str, float]], name: str | None = None) -> None:
+    """Bars for each class that occurs, best first by the first of the named series.
+
+    Args:
+        scores: series name -> class name -> 0..1, NaN for a class that does not occur; as the iou
+            of utils.metrics.SegmentationResult.
+    """
+    first = next(iter(scores.values()))
+    classes = sorted((c for c in first if first[c] == first[c]), key=first.get, reverse=True)
+    figure, axis = plt.subplots(figsize=(FIGURE_WIDTH, 3.2))
+    width = 0.8 / len(scores)
+    for place, (series, values) in enumerate(scores.items()):
+        left = [i + (place - (len(scores) - 1) / 2) * width for i in range(len(classes))]
+        axis.bar(left, [values[c] for c in classes], width, label=series)
+    axis.set(ylim=(0, 1))
+    axis.set_xticks(range(len(classes)), classes, rotation=60, ha="right")
+    axis.grid(axis="y", alpha=0.3)
+    axis.legend()
+    figure.tight_layout()
+    _save(figure, name)
+
+
+def show_models(rows: Sequence[dict], name: str | None = None) -> None:
+    """What each network costs and gives: a point a network, as large as its parameters.
+
+    Args:
+        rows: of benchmarks/segmentation_models.json: backbone, head, miou, parameters and
+            pictures_a_second of each network.
+    """
+    figure, axis = plt.subplots(figsize=(FIGURE_WIDTH * 0.6, 3.2))
+    for head in dict.fromkeys(row["head"] for row in rows):
+        own = [row for row in rows if row["head"] == head]
+        speeds, scores = ([row[key] for row in own] for key in ("pictures_a_second", "miou"))
+        axis.plot(speeds, scores, "-", alpha=0.3)
+        axis.scatter(speeds, scores, [row["parameters"] / 2e5 for row in own], label=head)
+        for row, x, y in zip(own, speeds, scores, strict=True):
+            axis.annotate(row["backbone"], (x, y), xytext=(8, 4), textcoords="offset points")
+    axis.margins(0.2)
+    axis.set(xlabel="pictures a second", ylabel="mIoU")
+    axis.legend(title="head")
+    axis.grid(alpha=0.3)
+    figure.tight_layout()
+    _save(figure, name)
+
+
 def show_curves(
     curves: dict[str, Sequence[float]], xlabel: str, ylabel: str, name: str | None = None
 ) -> None:

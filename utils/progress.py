@@ -12,6 +12,7 @@ def progress(
     total: int | None = None,
     done: int = 0,
     unit: str = "it",
+    hidden: bool = False,
 ) -> tqdm:
     """items with a progress bar around them, which begins at done; for None, a bar to update().
 
@@ -19,7 +20,7 @@ def progress(
     notebooks, and the tests that compare them, set COURSE_PROGRESS=0; TQDM_DISABLE does not reach
     the notebook bars.
     """
-    shown = os.environ.get("COURSE_PROGRESS", "1") != "0"
+    shown = not hidden and os.environ.get("COURSE_PROGRESS", "1") != "0"
     return tqdm(
         items,
         desc=description,

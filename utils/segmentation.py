@@ -1,16 +1,23 @@
 """The segmentation network: a ResNet whose classifier is replaced by a map of all 34 label ids.
 
-The average pool and the fully connected layer of an ImageNet network are taken off; in their place
-a 1x1 convolution scores the 34 labels in every cell of the last feature map, and a transposed
-convolution brings the scores back to full size (Long et al., "Fully Convolutional Networks for
-Semantic Segmentation", CVPR 2015, arXiv:1411.4038).
+The average pool and the fully connected layer of an ImageNet network are taken off.  In their place
+comes one of two heads:
+
+"fcn"   a 1x1 convolution scores the 34 labels in every cell of the last feature map, transposed
+        convolutions bring the scores back to full size, and on the way the scores of finer feature
+        maps are added (Long et al., "Fully Convolutional Networks for Semantic Segmentation",
+        CVPR 2015, arXiv:1411.4038).
+"unet"  the decoder of a U-Net, which joins the features themselves instead of their scores
+        (Ronneberger et al., MICCAI 2015, arXiv:1505.04597), by segmentation-models-pytorch.
 """
 
 from pathlib import Path
 from urllib.error import URLError
 
+import segmentation_models_pytorch as smp
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torchvision import models
 
 from utils.images import u8_to_imagenet
@@ -18,23 +25,65 @@ from utils.labels import NUM_LABELS
 from utils.modes import evaluation_mode
 from utils.weights import load_weights, save_weights
 
-BACKBONES = {"resnet34": (models.resnet34, models.ResNet34_Weights.IMAGENET1K_V1)}
+BACKBONES = {
+    "resnet18": models.ResNet18_Weights.IMAGENET1K_V1,
+    "resnet34": models.ResNet34_Weights.IMAGENET1K_V1,
+    "resnet50": models.ResNet50_Weights.IMAGENET1K_V1,
+}
+STRIDES = (2, 4, 8, 16, 32)  # pixels to a cell of a ResNet's five feature maps, fine to coarse
+
+
+class FcnHead(nn.Module):
+    """Scores from feature maps, coarse to fine, each doubled in size and added to the next.
+
+    Args:
+        channels: widths of the feature maps at STRIDES.
+        finest_stride: where the last scores are taken; 32, 16 and 8 are the FCN-32s, FCN-16s and
+            FCN-8s of the paper, 4 and 2 carry the idea on.
+    """
+
+    def __init__(self, channels: list[int], finest_stride: int):
+        super().__init__()
+        self.first = STRIDES.index(finest_stride)
+        coarse_to_fine = channels[self.first :][::-1]
+        self.scores = nn.ModuleList(nn.Conv2d(width, NUM_LABELS, 1) for width in coarse_to_fine)
+        factors = [2] * (len(coarse_to_fine) - 1) + [finest_stride]
+        self.upscales = nn.ModuleList(_upscale(factor) for factor in factors)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """The photo and its feature maps (B, C, H/s, W/s) at STRIDES -> scores (B, 34, H, W)."""
+        coarse, *finer = features[1 + self.first :][::-1]
+        x = self.scores[0](coarse)  # (B, 34, H/32, W/32)
+        for feature, score, upscale in zip(finer, self.scores[1:], self.upscales):
+            x = upscale(x) + score(feature)  # (B, 34, H/16, W/16), then H/8 ...
+        return self.upscales[-1](x)  # (B, 34, H, W)
+
+
+class UnetHead(nn.Module):
+    """The decoder and the last convolution of a U-Net."""
+
+    def __init__(self, unet: smp.Unet):
+        super().__init__()
+        self.decoder, self.score = unet.decoder, unet.segmentation_head
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """The photo and its feature maps (B, C, H/s, W/s) at STRIDES -> scores (B, 34, H, W)."""
+        return self.score(self.decoder(features))  # (B, 34, H, W)
 
 
 class SegmentationNet(nn.Module):
     """Photo -> scores of the 34 label ids for every pixel.
 
     Args:
-        backbone: "resnet34".
-        head: "fcn": 1x1 convolution, then transposed convolution.
-        pretrained: start from torchvision's ImageNet weights (downloaded once, 83 MB) instead of
-            random ones.
-        output_stride: pixels of the photo to a cell of the last feature map: 32 as in a plain
-            ResNet; 16 or 8 take the stride out of its last one or two stages and dilate them
-            instead (Chen et al., arXiv:1706.05587), which costs time and gives finer maps.
+        backbone: "resnet18", "resnet34" or "resnet50".
+        head: "fcn" or "unet", see above.
+        pretrained: start from torchvision's ImageNet weights (downloaded once, 45 to 98 MB) instead
+            of random ones.
+        finest_stride: for the FCN head, pixels to a cell of the finest scores that are added: 32 (a
+            plain FCN, whose maps are soft), 16, 8, 4 or 2.  The U-Net always goes down to 2.
 
     Raises:
-        ValueError: an unknown backbone, head or output stride.
+        ValueError: an unknown backbone, head or stride.
         RuntimeError: the ImageNet weights can't be downloaded.
     """
 
@@ -43,40 +92,33 @@ class SegmentationNet(nn.Module):
         backbone: str = "resnet34",
         head: str = "fcn",
         pretrained: bool = False,
-        output_stride: int = 8,
+        finest_stride: int = 2,
     ):
         super().__init__()
         if backbone not in BACKBONES:
             raise ValueError(f"There is no backbone {backbone!r}: expected {', '.join(BACKBONES)}.")
-        if head != "fcn":
-            raise ValueError(f"There is no head {head!r}: expected 'fcn'.")
-        if output_stride not in (8, 16, 32):
-            raise ValueError(f"output_stride is {output_stride}: expected 8, 16 or 32.")
-        self.settings = {"backbone": backbone, "head": head, "output_stride": output_stride}
-        resnet = _resnet(backbone, pretrained)
-        if output_stride <= 16:
-            _dilate(resnet.layer4, dilation=16 // output_stride * 2)
-        if output_stride == 8:
-            _dilate(resnet.layer3, dilation=2)
-        channels = resnet.fc.in_features
-        self.backbone = nn.Sequential(*list(resnet.children())[:-2])  # without avgpool and fc
-        self.score = nn.Conv2d(channels, NUM_LABELS, 1)
-        self.upscale = nn.ConvTranspose2d(
-            NUM_LABELS,
-            NUM_LABELS,
-            kernel_size=2 * output_stride,
-            stride=output_stride,
-            padding=output_stride // 2,
-        )
-        self.upscale.weight.data = _bilinear_kernel(NUM_LABELS, output_stride)
-        nn.init.zeros_(self.upscale.bias)
+        if head not in ("fcn", "unet"):
+            raise ValueError(f"There is no head {head!r}: expected 'fcn' or 'unet'.")
+        if finest_stride not in STRIDES:
+            raise ValueError(f"finest_stride is {finest_stride}: expected one of {STRIDES}.")
+        self.settings = {"backbone": backbone, "head": head, "finest_stride": finest_stride}
+        # torchvision's ResNet without avgpool and fc, which returns the photo and all feature maps.
+        if head == "unet":
+            unet = smp.Unet(backbone, encoder_weights=None, classes=NUM_LABELS)
+            self.encoder, self.head = unet.encoder, UnetHead(unet)
+        else:
+            self.encoder = smp.encoders.get_encoder(backbone, weights=None)
+            self.head = FcnHead(self.encoder.out_channels[1:], finest_stride)
+        if pretrained:
+            self.encoder.load_state_dict(_imagenet_weights(backbone))
 
-    def forward(self, image_u8: torch.Tensor) -> torch.Tensor:
+    def forward(self, image_u8: Tensor) -> Tensor:
         """image_u8 (B, 3, H, W), any H and W of at least 32 -> scores (B, 34, H, W) float."""
         if image_u8.dim() != 4 or image_u8.shape[1] != 3 or min(image_u8.shape[2:]) < 32:
             raise ValueError(
                 f"The network got a tensor of shape {tuple(image_u8.shape)}: expected image_u8 "
-                "(B, 3, H, W) with H and W of at least 32."
+                "(B, 3, H, W) with H and W of at least 32; enlarge a smaller photo with "
+                "utils.images.resize_image()."
             )
         if image_u8.dtype != torch.uint8:
             raise ValueError(
@@ -85,15 +127,15 @@ class SegmentationNet(nn.Module):
             )
         height, width = image_u8.shape[2:]
         x = u8_to_imagenet(image_u8)  # (B, 3, H, W)
-        x = self.backbone(x)  # (B, 512, ceil(H/s), ceil(W/s)), s = output_stride
-        x = self.score(x)  # (B, 34, ceil(H/s), ceil(W/s))
-        x = self.upscale(x)  # (B, 34, >= H, >= W)
-        return x[:, :, :height, :width]
+        # The backbone halves five times: what is no multiple of 32 is continued at its rim.
+        x = F.pad(x, (0, -width % 32, 0, -height % 32), mode="replicate")
+        features = self.encoder(x)  # x, and (B, C, H/s, W/s) for each of STRIDES
+        return self.head(features)[:, :, :height, :width]  # (B, 34, H, W)
 
     @torch.no_grad()
-    def predict(self, image_u8: torch.Tensor) -> torch.Tensor:
+    def predict(self, image_u8: Tensor) -> Tensor:
         """image_u8 (3, H, W) or (B, 3, H, W) -> label_ids (H, W) or (B, H, W) uint8, 0..33."""
-        device = self.score.weight.device
+        device = next(self.parameters()).device
         batch = image_u8 if image_u8.dim() == 4 else image_u8[None]
         with evaluation_mode(self):
             label_ids = self(batch.to(device)).argmax(1).to(torch.uint8)
@@ -113,7 +155,10 @@ def save_segmentation(
 
 
 def load_segmentation(path: str | Path) -> tuple[SegmentationNet, dict]:
-    """Read what save_segmentation() wrote -> (network in eval mode, its training history)."""
+    """Read what save_segmentation() wrote -> (network in eval mode, its training history).
+
+    Raises ValueError if the file holds something else.
+    """
     state, metadata = load_weights(path)
     if metadata.get("kind") != "segmentation":
         raise ValueError(
@@ -123,7 +168,7 @@ def load_segmentation(path: str | Path) -> tuple[SegmentationNet, dict]:
     try:
         network = SegmentationNet(**metadata["settings"])
         network.load_state_dict(state)
-    except (ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{path} does not fit a network with the settings {metadata['settings']} "
             f"({str(error).splitlines()[-1].strip()}): was it written by another version?"
@@ -131,12 +176,10 @@ def load_segmentation(path: str | Path) -> tuple[SegmentationNet, dict]:
     return network.eval(), metadata["history"]
 
 
-def _resnet(backbone: str, pretrained: bool) -> nn.Module:
-    build, weights = BACKBONES[backbone]
-    if not pretrained:
-        return build()
+def _imagenet_weights(backbone: str) -> dict[str, Tensor]:
+    weights = BACKBONES[backbone]
     try:
-        return build(weights=weights)
+        return weights.get_state_dict(check_hash=True)
     except (URLError, OSError) as error:
         raise RuntimeError(
             f"The ImageNet weights of {backbone} could not be downloaded ({error}). Connect to the "
@@ -145,21 +188,13 @@ def _resnet(backbone: str, pretrained: bool) -> nn.Module:
         ) from error
 
 
-def _dilate(stage: nn.Sequential, dilation: int) -> None:
-    """Take the stride out of a ResNet stage; dilate its later 3x3 convolutions to see as far."""
-    first = stage[0]
-    first.conv1.stride = first.downsample[0].stride = (1, 1)
-    before = dilation // 2  # what came before this stage's stride sees as before
-    first.conv1.dilation = first.conv1.padding = (before, before)
-    later = [convolution for block in stage[1:] for convolution in (block.conv1, block.conv2)]
-    for convolution in (first.conv2, *later):
-        convolution.dilation = convolution.padding = (dilation, dilation)
-
-
-def _bilinear_kernel(channels: int, stride: int) -> torch.Tensor:
-    """Weights (C, C, 2s, 2s) with which a transposed convolution starts as bilinear resizing."""
-    size = 2 * stride
-    ramp = 1 - (torch.arange(size) - (size - 1) / 2).abs() / stride
-    kernel = torch.zeros(channels, channels, size, size)
-    kernel[range(channels), range(channels)] = ramp[:, None] * ramp[None, :]
-    return kernel
+def _upscale(factor: int) -> nn.ConvTranspose2d:
+    """A transposed convolution that starts as bilinear enlargement by that factor."""
+    upscale = nn.ConvTranspose2d(
+        NUM_LABELS, NUM_LABELS, kernel_size=2 * factor, stride=factor, padding=factor // 2
+    )
+    ramp = 1 - (torch.arange(2 * factor) - (2 * factor - 1) / 2).abs() / factor
+    nn.init.zeros_(upscale.weight)
+    upscale.weight.data[range(NUM_LABELS), range(NUM_LABELS)] = ramp[:, None] * ramp[None, :]
+    nn.init.zeros_(upscale.bias)
+    return upscale

@@ -2,35 +2,66 @@
 
     history = train(SegmentationNet(), train_scenes, val_scenes, epochs=25)
 
-From a shell, resumable at any epoch:
+From a shell, on whatever Accelerate finds; started again, it goes on after the last whole epoch:
 
     python -m utils.training --dataset toy --size 256x128 --out runs/segmentation_toy
+    accelerate launch --num_processes 2 -m utils.training ...        # several GPUs
 """
 
 import argparse
+import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
-from torch.nn import functional as F
+from accelerate.state import AcceleratorState, PartialState
+from torch import Tensor
 
 from utils.augmentation import Augmentation
+from utils.batch_norm import synchronize_batch_norm
 from utils.cache import CachedScenes, cached
+from utils.images import resize_image, resize_map
+from utils.labels import ID, NUM_LABELS
 from utils.metrics import SegmentationResult, SegmentationScore
 from utils.modes import evaluation_mode
 from utils.progress import progress
 from utils.scenes import Scenes, open_scenes
-from utils.segmentation import SegmentationNet, load_segmentation, save_segmentation
+from utils.segmentation import (
+    BACKBONES,
+    STRIDES,
+    SegmentationNet,
+    load_segmentation,
+    save_segmentation,
+)
 from utils.weights import load_checkpoint, save_checkpoint
 
 History = dict[str, list]  # what the weights have been through: one entry an epoch in each list
 HISTORY_KEYS = ("scenes", "train_loss", "val_loss", "val_miou", "val_accuracy", "seconds")
+PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # our names -> Accelerate's
+_CHECK_EVERY = 20  # steps; looking at a loss makes a GPU wait
+
+# How much of the learning rate is left after this share of the training, 0..1.
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+    "polynomial": lambda done: (1 - done) ** 0.9,
+}
 
 
-def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[torch.Tensor]:
+def make_accelerator(precision: str = "fp32") -> Accelerator:
+    """The processes and the device to train on, in "fp32", "bf16" or (on GPUs) "fp16"."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}: expected {', '.join(PRECISIONS)}.")
+    # Accelerate remembers the first precision of a process; in a notebook there may be another.
+    AcceleratorState._reset_state()
+    return Accelerator(mixed_precision=PRECISIONS[precision])
+
+
+def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
     """The indices 0..count-1 in an order that depends on seed and epoch only, cut into batches.
 
     What is left over at the end is dropped: batch norm dislikes a batch of one.
@@ -44,59 +75,137 @@ def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[to
     return list(order[: count // batch_size * batch_size].split(batch_size))
 
 
-# How much of the learning rate is left after this share of the training, 0..1.
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": lambda done: 1.0,
-    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
-    "polynomial": lambda done: (1 - done) ** 0.9,
-}
+def balanced_weights(scenes: Scenes) -> Tensor:
+    """A weight for each of the 34 labels, larger for rare ones -> (34,) float, for pixel_loss().
+
+    The mean over the scenes' pixels is 1, so that the learning rate keeps its meaning.
+
+    Source: Paszke et al., "ENet", arXiv:1606.02147, section 5.2: 1 / ln(1.02 + share).
+    """
+    counts = torch.zeros(NUM_LABELS, dtype=torch.float64)
+    for indices in progress(torch.arange(len(scenes)).split(64), "counting classes"):
+        label_ids = scenes.batch(indices)[1].cpu()
+        counts += torch.bincount(label_ids.flatten().long(), minlength=NUM_LABELS)
+    shares = counts / counts.sum()
+    weights = 1 / torch.log(1.02 + shares)
+    return (weights / (shares * weights).sum()).float()
+
+
+def pixel_loss(scores: Tensor, label_ids: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy of the pixels, each times its label's weight, if there are weights.
+
+    Divided by the number of pixels, not by the sum of their weights as torch would: so the mean
+    over several processes is what one process with the whole batch computes.
+
+    Args:
+        scores: (B, 34, H, W) float.
+        label_ids: (B, H, W), 0..33.
+        class_weights: (34,) float; 0 leaves a label out.
+    """
+    total = F.cross_entropy(scores.float(), label_ids.long(), class_weights, reduction="sum")
+    return total / label_ids.numel()
+
+
+def training_batch(
+    scenes: Scenes,
+    indices: Tensor,
+    accelerator: Accelerator,
+    augment: Augmentation,
+    half_size: float,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """This process's part of a batch, augmented: a pure function of indices and seed.
+
+    Returns:
+        image_u8 (B, 3, H, W) and label_ids (B, H, W) on the device; in a share of the batches,
+        half_size, H and W are halved, so that the network also learns to see small.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    seeds = torch.randint(2**62, (len(indices),), generator=generator)
+    is_halved = bool(torch.rand((), generator=generator) < half_size)
+    mine = slice(accelerator.process_index, None, accelerator.num_processes)
+    pixels = (x.to(accelerator.device) for x in scenes.batch(indices[mine]))
+    image_u8, label_ids = augment(*pixels, seeds=seeds[mine])
+    if is_halved:
+        size = (image_u8.shape[-1] // 2, image_u8.shape[-2] // 2)
+        image_u8, label_ids = resize_image(image_u8, size), resize_map(label_ids, size)
+    return image_u8, label_ids
 
 
 def train_one_epoch(
     network,
     optimizer,
-    accelerator,
+    accelerator: Accelerator,
     scenes: Scenes,
-    batches: Sequence[torch.Tensor],
+    batches: Sequence[Tensor],
     learning_rates: Sequence[float],
     augment: Augmentation,
     seed: int,
+    class_weights: Tensor | None = None,
+    half_size: float = 0.0,
 ) -> float:
-    """One pass over the batches, each of them augmented -> the mean training loss."""
+    """One pass over the batches -> the mean training loss of all processes.
+
+    Raises FloatingPointError, which tells the step, if the loss is infinite or not a number.
+    """
     network.train()
-    generator = torch.Generator().manual_seed(seed)
-    loss_sum, seen = torch.zeros((), device=accelerator.device), 0
-    bar = progress(zip(batches, learning_rates), "training", len(batches))
-    for indices, learning_rate in bar:
+    losses = torch.zeros(len(batches), device=accelerator.device)
+    bar = progress(
+        zip(batches, learning_rates),
+        "training",
+        len(batches),
+        hidden=not accelerator.is_main_process,
+    )
+    for step, (indices, learning_rate) in enumerate(bar):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        image_u8, label_ids = (x.to(accelerator.device) for x in scenes.batch(indices))
-        image_u8, label_ids = augment(image_u8, label_ids, generator=generator)
-        with accelerator.autocast():
-            loss = F.cross_entropy(network(image_u8), label_ids.long())
+        image_u8, label_ids = training_batch(
+            scenes, indices, accelerator, augment, half_size, seed + step
+        )
+        loss = pixel_loss(network(image_u8), label_ids, class_weights)
         optimizer.zero_grad()
         accelerator.backward(loss)
         optimizer.step()
-        loss_sum += loss.detach() * len(indices)
-        seen += len(indices)
-        bar.set_postfix_str(f"loss {loss_sum / seen:.3f}", refresh=False)
-    return (loss_sum / seen).item()
+        losses[step] = loss.detach()
+        if (step + 1) % _CHECK_EVERY == 0 or step + 1 == len(batches):
+            seen = accelerator.reduce(losses[: step + 1], "mean")  # in all processes alike
+            if not seen.isfinite().all():
+                bad = int((~seen.isfinite()).nonzero()[0])
+                raise FloatingPointError(f"The loss is {seen[bad]} in step {bad + 1}")
+            bar.set_postfix_str(f"loss {seen.mean():.3f}", refresh=False)
+    return seen.mean().item()
 
 
 @torch.no_grad()
 def evaluate(
-    network: SegmentationNet, scenes: Scenes, batch_size: int = 32
+    network: SegmentationNet,
+    scenes: Scenes,
+    batch_size: int = 32,
+    accelerator: Accelerator | None = None,
 ) -> tuple[float, SegmentationResult]:
-    """Loss and scores over all scenes, in evaluation mode -> (mean loss a pixel, scores)."""
+    """Loss and scores over all scenes, in evaluation mode -> (mean loss a pixel, scores).
+
+    Args:
+        accelerator: several processes share the work, and each gets the whole result; in its
+            precision.  None: this process alone, in float32.
+    """
     device = next(network.parameters()).device
-    score, loss_sum = SegmentationScore(), 0.0
-    with evaluation_mode(network):
-        for indices in progress(torch.arange(len(scenes)).split(batch_size), "validation"):
+    rank, processes, precision = 0, 1, contextlib.nullcontext()
+    if accelerator is not None:
+        rank, processes = accelerator.process_index, accelerator.num_processes
+        precision = accelerator.autocast()
+    score, losses = SegmentationScore(all_processes=processes > 1), torch.zeros(2, device=device)
+    mine = torch.arange(len(scenes))[rank::processes].split(batch_size)
+    with evaluation_mode(network), precision:
+        for indices in progress(mine, "validation", hidden=rank > 0):
             image_u8, label_ids = (x.to(device) for x in scenes.batch(indices))
             scores = network(image_u8)
-            loss_sum += F.cross_entropy(scores, label_ids.long()).item() * len(indices)
+            loss = pixel_loss(scores, label_ids)
+            losses += torch.stack([loss, loss.new_ones(())]) * len(indices)  # sum, count
             score.update(scores.argmax(1), label_ids)
-    return loss_sum / len(scenes), score.compute()
+    if processes > 1:
+        losses = accelerator.reduce(losses, "sum")
+    return (losses[0] / losses[1]).item(), score.compute()
 
 
 def train(
@@ -110,36 +219,70 @@ def train(
     folder: str | Path | None = None,
     seed: int = 0,
     augment: Augmentation | None = None,
+    half_size: float = 0.0,
+    class_weights: Tensor | None = None,
+    precision: str = "fp32",
 ) -> History:
-    """Train end to end with Adam, on whatever Accelerate finds (CPU, GPU, mixed precision).
+    """Train end to end with Adam, on whatever Accelerate finds: CPU, GPU, several of them.
 
     Args:
         network: trained in place.
         train_scenes, val_scenes: scenes of one size; cached() ones are much faster.
+        batch_size: scenes a step, all processes together.
         schedule: how the learning rate falls over all epochs: "constant", "cosine" or "polynomial"
             (power 0.9).
-        folder: where a checkpoint is kept after each epoch; a run that finds one there goes on
-            from it.  None keeps nothing.
+        folder: where last.pt, a checkpoint, is kept after each epoch, and best.safetensors, the
+            network with the best mIoU so far; a run that finds a checkpoint goes on from it, and
+            ends (on the CPU) with the same bits as one that was never interrupted.  None keeps
+            nothing.
+        seed: of the order and the augmentation of the scenes; no other randomness is used.
         augment: what happens to the training scenes; by default half of them are mirrored.
+        half_size: share of the batches in which the scenes are halved in size, 0..1.
+        class_weights: (34,) float, see balanced_weights() and pixel_loss(); None counts every pixel
+            once.
+        precision: "fp32", "bf16" or "fp16" (GPUs only); weights are kept in float32.
 
     Returns:
         A list for each of HISTORY_KEYS with one entry an epoch: the scenes' data set and size,
         train_loss (running mean while training), val_loss, val_miou, val_accuracy and seconds.
+
+    Raises:
+        ValueError: fewer scenes than a batch, an unknown schedule or precision, or a checkpoint of
+            another training.
+        FloatingPointError: the loss is no number any more; names the step and what is left.
+        OSError: no room for the checkpoint; the one before it stays.
     """
     if schedule not in SCHEDULES:
         raise ValueError(f"There is no schedule {schedule!r}: expected {', '.join(SCHEDULES)}.")
-    accelerator = Accelerator()
-    history: History = {key: [] for key in HISTORY_KEYS}
-    network.to(accelerator.device, memory_format=torch.channels_last)
+    accelerator = make_accelerator(precision)
+    device, processes = accelerator.device, accelerator.num_processes
+    if batch_size % processes:
+        raise ValueError(f"A batch of {batch_size} can't be shared among {processes} processes.")
+    if processes > 1:
+        synchronize_batch_norm(network)
+    network.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     parts = {"network": network, "optimizer": optimizer}
-    checkpoint = None if folder is None else Path(folder) / "last.pt"
-    if checkpoint is not None and checkpoint.is_file():
-        history = load_checkpoint(checkpoint, parts, accelerator.device)
-    prepared, optimizer = accelerator.prepare(network, optimizer)
+    if accelerator.scaler is not None:  # fp16
+        parts["scaler"] = accelerator.scaler
+    # What must not change between two parts of one training.
+    made_by = network.settings | {
+        "scenes": "{} {}x{}, {} scenes".format(
+            train_scenes.dataset, *train_scenes.size, len(train_scenes)
+        ),
+        "batch_size": batch_size, "learning_rate": learning_rate, "schedule": schedule,
+        "epochs": "any" if schedule == "constant" else epochs, "seed": seed,
+        "half_size": half_size, "class_weights": class_weights is not None,
+    }  # fmt: skip
+    history: History = {key: [] for key in HISTORY_KEYS}
+    folder = None if folder is None else Path(folder)
+    if folder is not None and (folder / "last.pt").is_file():
+        history = load_checkpoint(folder / "last.pt", parts, device, made_by)
+    prepared, prepared_optimizer = accelerator.prepare(network, optimizer)
     augment = augment or Augmentation(train_scenes.size)
+    class_weights = None if class_weights is None else class_weights.to(device)
     train_scenes, val_scenes = (
-        scenes.to(accelerator.device) if isinstance(scenes, CachedScenes) else scenes
+        scenes.to(device) if isinstance(scenes, CachedScenes) else scenes
         for scenes in (train_scenes, val_scenes)
     )
     for epoch in range(len(history["train_loss"]), epochs):
@@ -149,27 +292,47 @@ def train(
             learning_rate * SCHEDULES[schedule]((epoch + step / len(batches)) / epochs)
             for step in range(len(batches))
         ]
-        train_loss = train_one_epoch(
-            prepared,
-            optimizer,
-            accelerator,
-            train_scenes,
-            batches,
-            learning_rates,
-            augment,
-            seed=seed + epoch,
-        )
-        val_loss, result = evaluate(network, val_scenes, batch_size)
+        try:
+            train_loss = train_one_epoch(
+                prepared,
+                prepared_optimizer,
+                accelerator,
+                train_scenes,
+                batches,
+                learning_rates,
+                augment,
+                seed=(seed * 100_003 + epoch) * 100_003,
+                class_weights=class_weights,
+                half_size=half_size,
+            )
+        except FloatingPointError as error:
+            raise FloatingPointError(_after_divergence(error, epoch, folder)) from error
+        val_loss, result = evaluate(network, val_scenes, batch_size, accelerator)
         seconds = time.perf_counter() - start
         scenes = "{} {}x{}".format(train_scenes.dataset, *train_scenes.size)
         entry = (scenes, train_loss, val_loss, result.miou, result.accuracy, seconds)
         for key, value in zip(HISTORY_KEYS, entry, strict=True):
             history[key].append(value)
         losses = f"training loss {train_loss:.3f}, validation {val_loss:.3f}"
-        print(f"epoch {epoch + 1}: {losses}, {result}", flush=True)
-        if checkpoint is not None:
-            save_checkpoint(checkpoint, parts, history)
+        accelerator.print(f"epoch {epoch + 1}: {losses}, {result}", flush=True)
+        if folder is not None and accelerator.is_main_process:
+            # The best first: whoever is killed between the two repeats the epoch.
+            if result.miou == max(history["val_miou"]):
+                save_segmentation(network, folder / "best.safetensors", history)
+            save_checkpoint(folder / "last.pt", parts, history, made_by)
+    accelerator.wait_for_everyone()
+    # Accelerate has put the precision into forward(); from here on it is float32 again.
+    accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
     return history
+
+
+def _after_divergence(error: FloatingPointError, epoch: int, folder: Path | None) -> str:
+    last = folder / "last.pt" if folder is not None and epoch else None
+    kept = "nothing was kept before it" if last is None else f"{last} holds the epoch before it"
+    return (
+        f"{error} of epoch {epoch + 1}: the training has diverged, and {kept}. Start again with a "
+        'smaller learning_rate, or with precision="bf16" or "fp32" if it was "fp16".'
+    )
 
 
 def join_histories(earlier: History, later: History) -> History:
@@ -182,34 +345,53 @@ def main() -> None:
     parser.add_argument("--dataset", default="toy", choices=("toy", "camvid", "cityscapes"))
     parser.add_argument("--root", help="the data set's folder")
     parser.add_argument("--size", default="256x128", help="WIDTHxHEIGHT")
+    parser.add_argument("--scenes", type=int, help="how many training scenes; all by default")
+    parser.add_argument("--val-scenes", type=int, help="how many to validate with; all by default")
+    parser.add_argument("--backbone", default="resnet34", choices=tuple(BACKBONES))
+    parser.add_argument("--head", default="fcn", choices=("fcn", "unet"))
+    parser.add_argument("--finest-stride", type=int, default=2, choices=STRIDES)
     parser.add_argument("--start", default="random", help="random, imagenet, or a file of weights")
-    parser.add_argument("--output-stride", type=int, default=8, choices=(8, 16, 32))
     parser.add_argument("--epochs", type=int, default=25)
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=32, help="all processes together")
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--schedule", default="constant", choices=tuple(SCHEDULES))
-    parser.add_argument("--scenes", type=int, help="how many training scenes; all by default")
+    parser.add_argument("--precision", default="fp32", choices=tuple(PRECISIONS))
+    parser.add_argument("--scale", type=float, default=1, help="least share of the area in a crop")
+    parser.add_argument("--color", type=float, default=0, help="strength of changes of colour")
+    parser.add_argument("--half-size", type=float, default=0, help="share of batches halved")
+    parser.add_argument("--balanced", action="store_true", help="rare classes weigh more")
+    parser.add_argument(
+        "--ignore-unlabeled", action="store_true", help="learn nothing from label 0"
+    )
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", default="data/cache", help="folder for decoded scenes")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint and weights")
     arguments = parser.parse_args()
 
-    width, height = (int(side) for side in arguments.size.split("x"))
+    width, height = size = tuple(int(side) for side in arguments.size.split("x"))
     train_scenes, val_scenes = (
-        cached(
-            open_scenes(arguments.dataset, split, arguments.root, (width, height))[:count],
-            arguments.cache,
-        )
-        for split, count in (("train", arguments.scenes), ("val", None))
+        cached(open_scenes(arguments.dataset, split, arguments.root, size)[:count], arguments.cache)
+        for split, count in (("train", arguments.scenes), ("val", arguments.val_scenes))
     )
-    torch.manual_seed(0)
-    network = SegmentationNet(
-        pretrained=arguments.start == "imagenet", output_stride=arguments.output_stride
+    torch.manual_seed(arguments.seed)
+    network, earlier = (
+        SegmentationNet(
+            arguments.backbone,
+            arguments.head,
+            arguments.start == "imagenet",
+            arguments.finest_stride,
+        ),
+        None,
     )
-    earlier = {}
     if arguments.start not in ("random", "imagenet"):
-        start, earlier = load_segmentation(arguments.start)
-        network.backbone.load_state_dict(start.backbone.state_dict())
-        network.score.load_state_dict(start.score.state_dict())
+        network, earlier = load_segmentation(arguments.start)
+    class_weights = None
+    if arguments.balanced or arguments.ignore_unlabeled:
+        class_weights = torch.ones(NUM_LABELS)
+        if arguments.balanced:
+            class_weights = balanced_weights(train_scenes)
+        if arguments.ignore_unlabeled:
+            class_weights[ID["unlabeled"]] = 0
     history = train(
         network,
         train_scenes,
@@ -219,11 +401,18 @@ def main() -> None:
         learning_rate=arguments.learning_rate,
         schedule=arguments.schedule,
         folder=arguments.out,
+        seed=arguments.seed,
+        augment=Augmentation(size, scale=(arguments.scale, 1), color=arguments.color),
+        half_size=arguments.half_size,
+        class_weights=class_weights,
+        precision=arguments.precision,
     )
-    if earlier:
-        history = join_histories(earlier, history)
-    save_segmentation(network, arguments.out / "segmentation.safetensors", history, compact=True)
-    print(f"wrote {arguments.out / 'segmentation.safetensors'}")
+    if PartialState().is_main_process:
+        if earlier:
+            history = join_histories(earlier, history)
+        path = arguments.out / "segmentation.safetensors"
+        save_segmentation(network, path, history, compact=True)
+        print(f"wrote {path}")
 
 
 if __name__ == "__main__":

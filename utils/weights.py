@@ -5,7 +5,9 @@ JSON under one metadata key.  Compact files hold each convolution or linear weig
 with one scale for each output channel: a quarter of the size, to fit in a repository.
 """
 
+import errno
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -14,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from utils.files import PROJECT, write_atomically
+from utils.files import PROJECT, check_room, disk_full, write_atomically
 
 SCALE = ".scale"  # "conv.weight" in int8 is accompanied by "conv.weight.scale"
 METADATA = "metadata"  # the one key under which safetensors carries our JSON
@@ -153,32 +155,71 @@ def _is_pickle(path: str | Path, error: UnpicklingError) -> bool:
         return "GLOBAL" in str(error) or file.read(1) == b"\x80"
 
 
-def save_checkpoint(path: str | Path, parts: dict, record: object) -> None:
+def save_checkpoint(path: str | Path, parts: dict, record: object, made_by: dict) -> None:
     """Write what a training needs to go on, whole or not at all.
 
     Args:
         parts: networks and optimizers by name; their state_dict() is kept.
         record: what else to keep: numbers, strings, lists and dicts of them.
+        made_by: the settings of the training; load_checkpoint() compares them.
+
+    Raises OSError if there is no room for it; what was at path stays.
     """
-    state = {name: part.state_dict() for name, part in parts.items()} | {"record": record}
-    write_atomically(path, lambda temporary: torch.save(state, temporary))
+    state = {name: part.state_dict() for name, part in parts.items()}
+    needed = sum(x.numel() * x.element_size() for x in _tensors(state))
+    state |= {"record": record, "made_by": made_by}
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    check_room(Path(path).parent, needed, _IF_FULL)
+    try:
+        write_atomically(path, lambda temporary: torch.save(state, temporary))
+    except (OSError, RuntimeError) as error:  # torch's writer has an error of its own
+        if isinstance(error, RuntimeError) or error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise disk_full(Path(path).parent, needed, _IF_FULL) from error
+        raise
 
 
-def load_checkpoint(path: str | Path, parts: dict, device: str | torch.device) -> object:
+_IF_FULL = "; the checkpoint before this one is as it was, and the training goes on from it"
+
+
+def _tensors(state: object) -> Iterator[Tensor]:
+    """All tensors in nested dicts and lists."""
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, (dict, list, tuple)):
+        for value in state.values() if isinstance(state, dict) else state:
+            yield from _tensors(value)
+
+
+def load_checkpoint(
+    path: str | Path, parts: dict, device: str | torch.device, made_by: dict
+) -> object:
     """Put the state of save_checkpoint() back into the parts -> its record.
 
     Raises:
-        FileNotFoundError, ValueError: see load_torch_file; or the file is another training's.
+        FileNotFoundError, ValueError: see load_torch_file; or the file is another training's, which
+            had other settings than made_by.
     """
     state = load_torch_file(path, device)
+    advice = "delete it to start anew, or keep this training in another folder"
     try:
+        saved = state["made_by"]
+        differing = [key for key in made_by if saved.get(key) != made_by[key]]
+        if differing:
+            there, here = (
+                ", ".join(f"{key} {settings.get(key)}" for key in differing)
+                for settings in (saved, made_by)
+            )
+            raise ValueError(
+                f"{path} is the checkpoint of another training, with {there}; this one has {here}: "
+                f"{advice}."
+            )
         for name, part in parts.items():
             part.load_state_dict(state[name])
         return state["record"]
-    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(
             f"{path} is the checkpoint of another training ({str(error).splitlines()[-1].strip()}):"
-            " delete it to start anew, or keep this training in another folder."
+            f" {advice}."
         ) from error
 
 

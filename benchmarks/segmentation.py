@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""How fast a training step is, against the same network in a plain float32 loop.
+
+    python benchmarks/segmentation.py             # a few minutes
+
+The plain loop is what a tutorial shows: tensors in memory, torch's default layout, float32, no
+augmentation.  Ours is utils.training's epoch: it reads from the cache and mirrors as well.
+"""
+
+import argparse
+import os
+
+import torch
+import torch.nn.functional as F
+from timing import in_turn, machine
+
+from utils.augmentation import Augmentation
+from utils.cache import cached
+from utils.files import PROJECT
+from utils.scenes import open_scenes
+from utils.segmentation import SegmentationNet
+from utils.training import epoch_batches, make_accelerator, train_one_epoch
+
+STEPS = 4
+
+
+class PlainLoop:
+    """The same network and optimizer, and nothing of this project around them."""
+
+    def __init__(self, head: str, image_u8: torch.Tensor, label_ids: torch.Tensor, batch: int):
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.network = SegmentationNet(head=head).to(self.device).train()
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-4)
+        self.image_u8, self.label_ids, self.batch = image_u8, label_ids, batch
+
+    def __call__(self) -> None:
+        for step in range(STEPS):
+            part = slice(step * self.batch, (step + 1) * self.batch)
+            x = self.image_u8[part].to(self.device)
+            y = self.label_ids[part].long().to(self.device)
+            loss = F.cross_entropy(self.network(x), y)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+
+
+class OurLoop:
+    """utils.training's epoch over as many steps."""
+
+    def __init__(self, head: str, precision: str, scenes, batch: int):
+        self.accelerator = make_accelerator(precision)
+        network = SegmentationNet(head=head)
+        network.to(self.accelerator.device, memory_format=torch.channels_last)
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+        self.network, self.optimizer = self.accelerator.prepare(network, optimizer)
+        self.scenes = scenes.to(self.accelerator.device)
+        self.batches = epoch_batches(len(scenes), batch, 0, 0)
+        self.augment = Augmentation(scenes.size, group=batch if torch.cuda.is_available() else 1)
+
+    def __call__(self) -> None:
+        rates = [1e-4] * len(self.batches)
+        train_one_epoch(
+            self.network, self.optimizer, self.accelerator, self.scenes, self.batches, rates,
+            self.augment, seed=0,
+        )  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", default="256x128", help="WIDTHxHEIGHT")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    width, height = (int(side) for side in arguments.size.split("x"))
+    batch = arguments.batch_size
+    os.environ["COURSE_PROGRESS"] = "0"  # no bars between the lines
+    scenes = cached(
+        open_scenes("toy", "train", size=(width, height))[: STEPS * batch], PROJECT / "data/cache"
+    )
+    pixels = scenes.batch(range(len(scenes)))
+    print(f"{machine()}\nResNet-34, {width}x{height}, batches of {batch}; pictures a second\n")
+    print(f"{'':28} {'plain float32':>14} {'ours, fp32':>18} {'ours, bf16':>18}")
+    for head in ("fcn", "unet"):
+        plain, fp32, bf16 = in_turn(
+            arguments.rounds,
+            plain=PlainLoop(head, *pixels, batch),
+            fp32=OurLoop(head, "fp32", scenes, batch),
+            bf16=OurLoop(head, "bf16", scenes, batch),
+        )
+        speeds = [f"{len(scenes) / seconds:10.1f}" for seconds in (plain, fp32, bf16)]
+        print(
+            f"training step, head {head:8} {speeds[0]:>14} {speeds[1]} {plain / fp32:6.2f}x "
+            f"{speeds[2]} {plain / bf16:6.2f}x",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

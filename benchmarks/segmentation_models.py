@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""Which network for the course?  Three backbones with two heads, trained alike on toy streets.
+
+    python benchmarks/segmentation_models.py                  # 25 epochs each: hours on a CPU
+    python benchmarks/segmentation_models.py --epochs 3 --precision bf16
+
+Started again, it goes on where it was.  Writes benchmarks/segmentation_models.json, which notebook
+02 shows, and prints the same as a table.
+"""
+
+import argparse
+import json
+import statistics
+
+import torch
+from timing import in_turn, machine
+
+from utils.cache import cached
+from utils.files import PROJECT, write_atomically
+from utils.scenes import Scenes, open_scenes
+from utils.segmentation import BACKBONES, SegmentationNet
+from utils.training import PRECISIONS, evaluate, train
+
+RESULT = PROJECT / "benchmarks" / "segmentation_models.json"
+
+
+def trained(backbone: str, head: str, scenes: list[Scenes], arguments) -> tuple:
+    """One of the networks after its training -> (network, history)."""
+    torch.manual_seed(0)
+    network = SegmentationNet(backbone, head)
+    width, height = scenes[0].size
+    name = f"{backbone}_{head}_{width}x{height}_{arguments.epochs}_{arguments.precision}"
+    history = train(
+        network,
+        *scenes,
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
+        schedule="cosine",
+        folder=PROJECT / "runs" / "comparison" / name,
+        precision=arguments.precision,
+    )
+    return network, history
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", default="128x64", help="WIDTHxHEIGHT")
+    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--precision", default="fp32", choices=tuple(PRECISIONS))
+    parser.add_argument("--cache", default=PROJECT / "data/cache", help="for decoded scenes")
+    arguments = parser.parse_args()
+    width, height = (int(side) for side in arguments.size.split("x"))
+    scenes = [
+        cached(open_scenes("toy", split, size=(width, height)), arguments.cache)
+        for split in ("train", "val")
+    ]
+    rows, networks = [], {}
+    for head in ("fcn", "unet"):
+        for backbone in BACKBONES:
+            network, history = trained(backbone, head, scenes, arguments)
+            _, result = evaluate(network, scenes[1])
+            networks[f"{backbone} {head}"] = network
+            rows.append(
+                {
+                    "backbone": backbone,
+                    "head": head,
+                    "miou": result.miou,
+                    "accuracy": result.accuracy,
+                    "parameters": sum(x.numel() for x in network.parameters()),
+                    "epoch_seconds": statistics.median(history["seconds"]),
+                }
+            )
+    image_u8, _ = scenes[1].batch(range(8))
+    seconds = in_turn(
+        9, **{name: lambda net=net: net.predict(image_u8) for name, net in networks.items()}
+    )
+    for row, each in zip(rows, seconds, strict=True):
+        row["pictures_a_second"] = len(image_u8) / each
+    about = (
+        f"{len(scenes[0])} toy scenes of {width}x{height}, {arguments.epochs} epochs, batches of "
+        f"{arguments.batch_size}, Adam {arguments.learning_rate:g} with cosine decay, from random "
+        f"weights, {arguments.precision}; scores on {len(scenes[1])} others; pictures a second: "
+        "predict() on 8 at a time, float32"
+    )
+    record = {"about": about, "machine": machine(), "rows": rows}
+    text = json.dumps(record, indent=1) + "\n"
+    write_atomically(RESULT, lambda path: path.write_text(text, encoding="utf-8"))
+    print(f"{machine()}\n{about}\n")
+    print(
+        "backbone  head    mIoU  accuracy  million parameters  seconds an epoch  pictures a second"
+    )
+    for row in rows:
+        print(
+            f"{row['backbone']}  {row['head']:4} {row['miou']:5.3f} {row['accuracy']:9.3f} "
+            f"{row['parameters'] / 1e6:19.1f} {row['epoch_seconds']:17.0f} "
+            f"{row['pictures_a_second']:18.0f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
