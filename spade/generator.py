@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from utils.images import pm1_to_u8
 from utils.modes import evaluation_mode
 
+from .fast import fast_forward
 from .normalization import SPADE, SpectralNormConv2d
-from .semantics import semantics as make_semantics
+from .semantics import codes_to_planes, label_codes
 
 # How many times the start grid is doubled; the names are those of the published training option.
 DOUBLINGS = {"normal": 5, "more": 6, "most": 7}
@@ -135,7 +136,15 @@ class SpadeGenerator(nn.Module):
         Raises:
             ValueError: H or W does not suit the upsampling, or z does not suit the generator.
         """
-        x = self._start(semantics, z)  # (B, 16 ngf, h, w)
+        if semantics.dim() != 4 or semantics.shape[1] != self.semantic_channels:
+            raise ValueError(
+                f"semantics has shape {tuple(semantics.shape)}, expected (B, "
+                f"{self.semantic_channels}, H, W): make it with spade.semantics(label_ids)."
+            )
+        batch, _, height, width = semantics.shape
+        self._check_inputs(batch, height, width, z)
+        grid = self._start_grid(height, width)
+        x = self.first_features(F.interpolate(semantics, size=grid, mode="nearest"), z)
         x = self.head_0(x, semantics)
         x = self.G_middle_0(_double(x), semantics)  # (B, 16 ngf, 2 h, 2 w)
         if self.upsampling != "normal":
@@ -176,40 +185,45 @@ class SpadeGenerator(nn.Module):
         if precision not in ("exact", "bf16"):
             raise ValueError(f'precision is {precision!r}, expected "exact" or "bf16".')
         device = self.conv_img.weight.device
-        planes = make_semantics(label_ids.to(device), instance_ids)  # (B, 36, H, W)
+        codes = label_codes(label_ids.to(device), instance_ids)  # (B, H, W)
+        self._check_inputs(*codes.shape, z)
         z = None if z is None else z.to(device)
         use_bf16 = precision == "bf16"
-        with evaluation_mode(self), torch.autocast(device.type, torch.bfloat16, use_bf16):
-            image_pm1 = self(planes, z)  # (B, 3, H, W)
+        if device.type == "cpu":
+            image_pm1 = fast_forward(self, codes, z, torch.bfloat16 if use_bf16 else torch.float32)
+        else:
+            with evaluation_mode(self), torch.autocast(device.type, torch.bfloat16, use_bf16):
+                image_pm1 = self(codes_to_planes(codes), z)  # (B, 3, H, W)
         image_u8 = pm1_to_u8(image_pm1.float())
         return image_u8[0] if label_ids.dim() == 2 else image_u8
 
-    def _start(self, semantics: Tensor, z: Tensor | None) -> Tensor:
-        """The first features, (B, 16 ngf, h, w), from the planes or from z."""
-        if semantics.dim() != 4 or semantics.shape[1] != self.semantic_channels:
-            raise ValueError(
-                f"semantics has shape {tuple(semantics.shape)}, expected (B, "
-                f"{self.semantic_channels}, H, W): make it with spade.semantics(label_ids)."
-            )
-        batch, _, height, width = semantics.shape
-        grid = self._start_grid(height, width)
+    def first_features(self, planes: Tensor, z: Tensor | None) -> Tensor:
+        """The start of the network, (B, 16 ngf, h, w), from the planes (B, 36, h, w) or from z."""
+        if self.z_dim is None:
+            return self.fc(planes)
+        batch, _, height, width = planes.shape
+        z = planes.new_zeros(batch, self.z_dim) if z is None else z
+        return self.fc(z).reshape(batch, -1, height, width)
+
+    def _check_inputs(self, batch: int, height: int, width: int, z: Tensor | None) -> None:
+        """Raise ValueError unless the size and z suit the generator."""
+        self._start_grid(height, width)
+        if batch == 0:
+            raise ValueError("The batch holds no label map: pass at least one, (1, H, W).")
         if self.z_dim is None:
             if z is not None:
                 raise ValueError("This generator has no latent: leave z out, or set z_dim.")
-            return self.fc(F.interpolate(semantics, size=grid, mode="nearest"))
+            return
         if (width, height) != self.size:
             raise ValueError(
                 f"The label map is {width}x{height} (width x height), and this generator has a "
                 f"latent and makes one size only: resize the map to {self.size[0]}x{self.size[1]}."
             )
-        if z is None:
-            z = semantics.new_zeros(batch, self.z_dim)
-        if z.shape != (batch, self.z_dim):
+        if z is not None and z.shape != (batch, self.z_dim):
             raise ValueError(
                 f"z has shape {tuple(z.shape)}, expected ({batch}, {self.z_dim}): one row for each "
                 "label map."
             )
-        return self.fc(z).reshape(batch, -1, *grid)
 
     def _start_grid(self, height: int, width: int) -> tuple[int, int]:
         """(rows, columns) of the start grid; ValueError unless both sides are multiples."""

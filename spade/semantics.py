@@ -29,6 +29,42 @@ def instance_edges(ids: Tensor) -> Tensor:
     return edges
 
 
+def label_codes(label_ids: Tensor, instance_ids: Tensor | None = None) -> Tensor:
+    """The semantic planes as one number a pixel: the label id, and 35 more on an edge.
+
+    Args, Raises: see semantics.
+
+    Returns:
+        (B, H, W) int64 in 0..69 on the device of label_ids; B is 1 for a single map.
+    """
+    check_label_ids(label_ids)
+    if instance_ids is None:
+        instance_ids = label_ids
+    elif instance_ids.shape != label_ids.shape:
+        raise ValueError(
+            f"instance_ids has shape {tuple(instance_ids.shape)}, label_ids has "
+            f"{tuple(label_ids.shape)}: resize both to one size with nearest-neighbour."
+        )
+    elif instance_ids.is_floating_point():
+        raise ValueError(
+            f"instance_ids has dtype {instance_ids.dtype}, expected integers: resize instance maps "
+            "with nearest-neighbour and keep them int32."
+        )
+    height, width = label_ids.shape[-2:]
+    classes = label_ids.reshape(-1, height, width).long()
+    instances = instance_ids.to(classes.device).reshape(-1, height, width).long()
+    return classes + LABEL_PLANES * instance_edges(instances)
+
+
+def codes_to_planes(codes: Tensor) -> Tensor:
+    """(B, H, W) of label_codes -> (B, 36, H, W) float32 of 0 and 1, see semantics."""
+    batch, height, width = codes.shape
+    planes = torch.zeros(batch, SEMANTIC_CHANNELS, height, width, device=codes.device)
+    planes.scatter_(1, (codes % LABEL_PLANES)[:, None], 1.0)
+    planes[:, LABEL_PLANES] = codes >= LABEL_PLANES
+    return planes
+
+
 def semantics(label_ids: Tensor, instance_ids: Tensor | None = None) -> Tensor:
     """Turn a label map into 35 one-hot planes and one plane of instance edges.
 
@@ -48,23 +84,4 @@ def semantics(label_ids: Tensor, instance_ids: Tensor | None = None) -> Tensor:
     Source: Park et al., CVPR 2019, arXiv:1903.07291; the edge plane is pix2pixHD's
     (Wang et al., CVPR 2018, arXiv:1711.11585, section 3.3).
     """
-    check_label_ids(label_ids)
-    if instance_ids is None:
-        instance_ids = label_ids
-    elif instance_ids.shape != label_ids.shape:
-        raise ValueError(
-            f"instance_ids has shape {tuple(instance_ids.shape)}, label_ids has "
-            f"{tuple(label_ids.shape)}: resize both to one size with nearest-neighbour."
-        )
-    elif instance_ids.is_floating_point():
-        raise ValueError(
-            f"instance_ids has dtype {instance_ids.dtype}, expected integers: resize instance maps "
-            "with nearest-neighbour and keep them int32."
-        )
-    height, width = label_ids.shape[-2:]
-    classes = label_ids.reshape(-1, 1, height, width).long()
-    instances = instance_ids.to(classes.device).reshape(-1, height, width).long()
-    planes = torch.zeros(classes.shape[0], SEMANTIC_CHANNELS, height, width, device=classes.device)
-    planes.scatter_(1, classes, 1.0)
-    planes[:, LABEL_PLANES] = instance_edges(instances).float()
-    return planes
+    return codes_to_planes(label_codes(label_ids, instance_ids))
