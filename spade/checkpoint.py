@@ -52,7 +52,8 @@ def load_generator(
             fold_spectral_norm(generator)
     _check_fit(generator, state_dict, path)
     generator.load_state_dict(state_dict, assign=True)
-    return generator.eval()
+    # The layout that convolutions on a CPU and half precision on a GPU are fastest with.
+    return generator.eval().to(memory_format=torch.channels_last)
 
 
 def save_generator(generator: SpadeGenerator, path: str | Path, compact: bool = False) -> None:

@@ -27,7 +27,9 @@ from .semantics import LABEL_PLANES, codes_to_planes
 
 OUTSIDE = 2 * LABEL_PLANES  # the code of what lies beyond the rim: neither a class nor an edge
 PIECE = 1 << 18  # numbers of activations that are scaled at once: few enough to stay in the cache
-TABLE = 1 << 22  # numbers in a table of products: 16 MB
+TABLE = 1 << 22  # numbers in a table of products, as long as that leaves it WIDE enough ...
+WIDE = 64  # ... because a lookup in memory costs the same for 16 numbers as for this many
+WORTH = 0.4  # distinct neighbourhoods for each pixel up to which the tables win (measured)
 
 
 def number_neighbourhoods(numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -68,18 +70,17 @@ class Neighbourhoods:
     """
 
     def __init__(self, codes: Tensor):
-        self.pixels = codes.numel()
-        self.shape = codes.shape
         self.small, self.small_of = number_neighbourhoods(codes, OUTSIDE)  # (N1, 9), (B, h, w)
 
     @cached_property
     def large(self) -> tuple[Tensor, Tensor]:
-        """The 5x5 ones as nine numbers of small ones each, N1 beyond the rim: (N2, 9), (B, h, w)."""
+        """The 5x5 ones, as nine numbers of small ones (N1: beyond the rim): (N2, 9), (B, h, w)."""
         return number_neighbourhoods(self.small_of, len(self.small))
 
-    def tables_pay(self) -> bool:
-        # Measured: looking things up costs about a tenth of the convolution that it replaces.
-        return len(self.small) < 0.8 * self.pixels
+    @property
+    def repeat(self) -> bool:
+        """Whether there are so few of them that tables save work."""
+        return len(self.small) <= WORTH * self.small_of.numel()
 
 
 @dataclass
@@ -92,18 +93,19 @@ class Modulation:
     row_of: Tensor | None
 
 
-def modulation(layer: SPADE, around: Neighbourhoods, gain: Tensor, dtype: torch.dtype):
+def modulation(
+    layer: SPADE, around: Neighbourhoods, gain: Tensor, dtype: torch.dtype
+) -> Modulation:
     """All that a SPADE layer does: ``x * scale + shift`` is gain * layer(x, semantics)."""
     hidden = _hidden(layer.mlp_shared[0], around.small)  # (N1, hidden)
     row_of = None
-    if around.tables_pay():
+    if around.repeat:
         members, row_of = around.large
         gamma, beta = (
             _sums_of_products(hidden, convolution.weight, members, dtype)  # (N2, C)
             for convolution in (layer.mlp_gamma, layer.mlp_beta)
         )
     else:
-        batch, height, width = around.shape
         hidden = hidden.to(dtype)[around.small_of].permute(0, 3, 1, 2)  # (B, hidden, h, w)
         gamma, beta = (
             _as_rows(F.conv2d(hidden, convolution.weight.to(dtype), padding=1))  # (B h w, C)
@@ -130,7 +132,9 @@ def _hidden(convolution: nn.Conv2d, members: Tensor) -> Tensor:
     return F.relu_(_sum_of_nine(members, table).add_(convolution.bias))
 
 
-def _sums_of_products(hidden: Tensor, weight: Tensor, members: Tensor, dtype: torch.dtype):
+def _sums_of_products(
+    hidden: Tensor, weight: Tensor, members: Tensor, dtype: torch.dtype
+) -> Tensor:
     """A 3x3 convolution of the hidden layer at the N2 neighbourhoods: (N2, C) float32.
 
     Args:
@@ -142,7 +146,7 @@ def _sums_of_products(hidden: Tensor, weight: Tensor, members: Tensor, dtype: to
     kernel = weight.to(dtype).permute(2, 3, 1, 0).flatten(0, 1)  # (9, hidden, C)
     channels = kernel.shape[2]
     sums = hidden.new_empty(len(members), channels, dtype=torch.float32)
-    block = max(32, TABLE // (9 * len(hidden)) // 32 * 32)
+    block = max(WIDE, TABLE // (9 * len(hidden)))
     for start in range(0, channels, block):
         part = slice(start, start + block)
         products = torch.bmm(hidden.expand(9, -1, -1), kernel[:, :, part])  # (9, N1 + 1, block)
@@ -179,6 +183,7 @@ def _modulated(
     else:
         row_of = by.row_of.view(batch * height, -1)[rows].flatten()  # (pixels,)
         scale, shift = (table.index_select(0, row_of).view(shape) for table in (by.scale, by.shift))
+    # Nobody reads this part of shift again.
     out = shift if out is None else out.view(batch * height, *shape[1:])[rows]
     return torch.addcmul(shift, x, scale, out=out).view(-1, channels)
 
@@ -227,7 +232,7 @@ def _as_rows(x: Tensor) -> Tensor:
 def block_forward(block: nn.Module, x: Tensor, around: Neighbourhoods, factor: int) -> Tensor:
     """A SpadeBlock: x (B, h / factor, w / factor, in) -> (B, h, w, out)."""
     weight, gain = _weight_and_gain(block.conv_0)
-    out = x.new_empty(*around.shape, x.shape[3])  # (B, h, w, in)
+    out = x.new_empty(*around.small_of.shape, x.shape[3])  # (B, h, w, in)
     out = _activated(x, modulation(block.norm_0, around, gain, x.dtype), factor, out)
     out = _convolved(out, weight, block.conv_0.bias)  # (B, h, w, middle)
     weight, gain = _weight_and_gain(block.conv_1)
@@ -247,7 +252,13 @@ def block_forward(block: nn.Module, x: Tensor, around: Neighbourhoods, factor: i
     return out
 
 
-def fast_forward(generator: nn.Module, codes: Tensor, z: Tensor | None, dtype: torch.dtype):
+@torch.no_grad()
+def fast_forward(
+    generator: nn.Module,
+    codes: Tensor,
+    z: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
     """What forward() does with the planes of these codes, in evaluation mode.
 
     Args:
