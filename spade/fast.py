@@ -29,7 +29,7 @@ OUTSIDE = 2 * LABEL_PLANES  # the code of what lies beyond the rim: neither a cl
 PIECE = 1 << 18  # numbers of activations that are scaled at once: few enough to stay in the cache
 TABLE = 1 << 22  # numbers in a table of products, as long as that leaves it WIDE enough ...
 WIDE = 64  # ... because a lookup in memory costs the same for 16 numbers as for this many
-WORTH = 0.4  # distinct neighbourhoods for each pixel up to which the tables win (measured)
+WORTH = 0.5  # distinct neighbourhoods for each pixel up to which the tables win (measured)
 
 
 def number_neighbourhoods(numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -81,6 +81,11 @@ class Neighbourhoods:
     def repeat(self) -> bool:
         """Whether there are so few of them that tables save work."""
         return len(self.small) <= WORTH * self.small_of.numel()
+
+    @property
+    def products(self) -> int:
+        """How many hidden layers are multiplied by the gamma and beta kernels."""
+        return len(self.small) if self.repeat else self.small_of.numel()
 
 
 @dataclass
@@ -252,6 +257,21 @@ def block_forward(block: nn.Module, x: Tensor, around: Neighbourhoods, factor: i
     return out
 
 
+def stages(generator: nn.Module) -> list[tuple[nn.Module, int, int]]:
+    """Each block of a SpadeGenerator, the map's pixels for one of its own, and its enlargement."""
+    factors = {"head_0": 1, "G_middle_0": 2, "G_middle_1": 2, "up_0": 2, "up_1": 2, "up_2": 2}
+    factors |= {"up_3": 2, "up_4": 2}
+    if generator.upsampling == "normal":
+        factors["G_middle_1"] = 1
+    if generator.upsampling != "most":
+        del factors["up_4"]
+    result, step = [], generator.factor
+    for name, factor in factors.items():
+        step //= factor
+        result.append((getattr(generator, name), step, factor))
+    return result
+
+
 @torch.no_grad()
 def fast_forward(
     generator: nn.Module,
@@ -270,22 +290,12 @@ def fast_forward(
     Returns:
         image_pm1, (B, 3, H, W) of that dtype in -1..1.
     """
-    last = [generator.up_4] if generator.upsampling == "most" else []
-    blocks = [
-        (generator.head_0, 1),
-        (generator.G_middle_0, 2),
-        (generator.G_middle_1, 1 if generator.upsampling == "normal" else 2),
-        *((block, 2) for block in (generator.up_0, generator.up_1, generator.up_2, generator.up_3)),
-        *((block, 2) for block in last),
-    ]
-    step = generator.factor  # pixels of the map for one pixel of x
-    planes = codes_to_planes(codes[:, ::step, ::step])
-    x = generator.first_features(planes, z).to(dtype)
+    step = generator.factor  # pixels of the map for one of x
+    x = generator.first_features(codes_to_planes(codes[:, ::step, ::step]), z).to(dtype)
     x = x.permute(0, 2, 3, 1).contiguous()  # (B, h, w, 16 ngf)
-    around = Neighbourhoods(codes[:, ::step, ::step])
-    for block, factor in blocks:
-        if factor > 1:
-            step //= factor
+    around = None
+    for block, step, factor in stages(generator):
+        if around is None or factor > 1:
             around = Neighbourhoods(codes[:, ::step, ::step])
         x = block_forward(block, x, around, factor)
     x = _convolved(F.leaky_relu_(x, 0.2), generator.conv_img.weight, generator.conv_img.bias)
