@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import stat
@@ -22,14 +23,17 @@ from pathlib import Path
 
 import pytest
 import requests
+import torch
 from requests.adapters import HTTPAdapter
 
+import spade
 from utils import archives, downloads
 from utils.archives import extract
 from utils.downloads import (
     download,
     download_camvid,
     download_cityscapes,
+    download_spade_generator,
     git_tree_id,
 )
 
@@ -746,3 +750,165 @@ def test_cityscapes_from_the_command_line(tmp_path, cityscapes, typed, capsys):
     downloads.main(["cityscapes", "--folder", str(tmp_path)])
     assert files(tmp_path) == sorted(downloads.CITYSCAPES_PACKAGES)
     assert_untold(tmp_path, capsys)
+
+
+# ------------------------------------------------------------------------------ the SPADE generator
+
+
+@pytest.fixture(scope="module")
+def weights():
+    """Bytes of a tiny generator in the published format."""
+    buffer = io.BytesIO()
+    torch.save(spade.SpadeGenerator(ngf=1, hidden=2, size=(64, 64)).state_dict(), buffer)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def places(site, tmp_path, monkeypatch, weights):
+    """Stand-ins for the three places: a Drive without the file, Hugging Face, a busy gdown."""
+    drive = tmp_path / "MyDrive" / "latest_net_G.pth"
+    monkeypatch.setattr(downloads, "SPADE_ON_DRIVE", (drive,))
+    monkeypatch.setattr(downloads, "SPADE_URL", site.add("/file.zip", weights))
+
+    class Places(types.ModuleType):
+        data, error, asked = None, None, []
+
+        def download(self, id, output, quiet):
+            self.asked.append(id)
+            if self.error:
+                raise self.error
+            if self.data is not None:
+                Path(output).write_bytes(self.data)
+
+        def put_on_drive(self, data):
+            drive.parent.mkdir()
+            drive.write_bytes(data)
+
+    gdown = Places("gdown")
+    gdown.asked = []
+    monkeypatch.setitem(sys.modules, "gdown", gdown)
+    return gdown
+
+
+GENERATOR_FILES = ["latest_net_G.pth", "latest_net_G.pth.sha256"]
+
+
+def test_spade_comes_by_one_call(site, tmp_path, places, weights, capsys):
+    path = tmp_path / "new" / "latest_net_G.pth"
+    assert download_spade_generator(path) == path
+    assert path.read_bytes() == weights and files(path.parent) == GENERATOR_FILES
+    recorded = (tmp_path / "new/latest_net_G.pth.sha256").read_text()
+    assert recorded == f"{hashlib.sha256(weights).hexdigest()}  latest_net_G.pth\n"
+    assert spade.load_generator(path).settings["ngf"] == 1
+    printed = capsys.readouterr().out
+    assert printed.count("CC BY-NC-SA 4.0") == 1 and downloads.SPADE_URL in printed
+
+    assert download_spade_generator(path) == path
+    assert len(site.ranges()) == 1 and capsys.readouterr().out == "" and not places.asked
+
+
+def test_spade_goes_on_where_it_stopped(site, tmp_path, places, weights):
+    site.add("/file.zip", weights, {"stop": len(weights) // 2}, {})
+    download_spade_generator(tmp_path / "G" / "G.pth")
+    assert site.ranges()[1].startswith("bytes=") and len(files(tmp_path / "G")) == 2
+
+
+def test_spade_is_found_on_the_mounted_drive(site, tmp_path, places, weights, capsys):
+    places.put_on_drive(weights)
+    path = download_spade_generator(tmp_path / "latest_net_G.pth")
+    assert path.read_bytes() == weights and site.requests == []
+    assert f"from {tmp_path / 'MyDrive'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ({"status": 404}, "answered 404"),
+        ({"kind": "text/html", "data": PAGE}, r"sent a web page \(Quota & exceeded\)"),
+        ({"data": DATA}, "/file.zip is truncated or no PyTorch weight file"),
+    ],
+)
+def test_spade_from_the_next_place(site, tmp_path, places, weights, capsys, answer, words):
+    site.add("/file.zip", weights, answer)
+    places.put_on_drive(weights[:1000])
+    places.data = weights
+    path = download_spade_generator(tmp_path / "latest_net_G.pth")
+    assert path.read_bytes() == weights and places.asked == [downloads.SPADE_DRIVE_ID]
+    printed = capsys.readouterr().out
+    assert re.search(words, printed) and "MyDrive/latest_net_G.pth is truncated" in printed
+    assert printed.count("not had") == 2 and "candidate" not in printed
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "words"),
+    [
+        (None, None, "gdown brought no file"),
+        (
+            None,
+            RuntimeError("Too many users\n have viewed it"),
+            "gdown: Too many users have viewed",
+        ),
+        (PAGE, None, "is a web page, not weights"),
+    ],
+)
+def test_spade_that_nobody_has(site, tmp_path, places, weights, capsys, data, error, words):
+    site.add("/file.zip", b"", {"status": 403})
+    places.data, places.error = data, error
+    path = tmp_path / "G" / "latest_net_G.pth"
+    with pytest.raises(ConnectionError) as raised:
+        download_spade_generator(path)
+    for part in (downloads.SPADE_PAGE, "in a browser", str(path), "bundled generator"):
+        assert part in str(raised.value)
+    assert words in capsys.readouterr().out and files(path.parent) == []
+
+
+def test_spade_without_gdown(site, tmp_path, places, weights, capsys, monkeypatch):
+    site.add("/file.zip", b"", {"status": 403})
+    monkeypatch.setitem(sys.modules, "gdown", None)
+    with pytest.raises(ConnectionError, match="None of 2 places"):
+        download_spade_generator(tmp_path / "latest_net_G.pth")
+    assert "pip install gdown" in capsys.readouterr().out
+
+
+def test_spade_from_a_file_and_the_command_line(site, tmp_path, places, weights, capsys):
+    (tmp_path / "mine.pth").write_bytes(weights)
+    arguments = ["spade", "--folder", str(tmp_path / "G"), "--source"]
+    downloads.main([*arguments, str(tmp_path / "mine.pth")])
+    assert files(tmp_path / "G") == GENERATOR_FILES and site.requests == []
+    assert f"the generator is {tmp_path / 'G' / 'latest_net_G.pth'}" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "G")
+    with pytest.raises(FileNotFoundError, match=r"no file .*yours.pth: check the path"):
+        downloads.main([*arguments, str(tmp_path / "yours.pth")])
+    (tmp_path / "cut.pth").write_bytes(weights[:2000])
+    with pytest.raises(ValueError, match=r"/cut.pth is truncated"):
+        downloads.main([*arguments, str(tmp_path / "cut.pth")])
+    assert files(tmp_path / "G") == [] and site.requests == []
+
+
+def test_spade_of_another_hash_is_refused(site, tmp_path, places, weights, capsys):
+    path = download_spade_generator(tmp_path / "G" / "latest_net_G.pth")
+    state = torch.load(path) | {"conv_img.bias": torch.ones(3)}
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=r"another file than the first .*sha256 .* was expected"):
+        download_spade_generator(path)
+    # It stays as it was, and the same goes for what comes anew.
+    assert files(path.parent) == GENERATOR_FILES
+    places.data = path.read_bytes()
+    path.unlink()
+    site.add("/file.zip", weights, {"data": places.data})
+    with pytest.raises(ConnectionError, match="None of 2 places"):
+        download_spade_generator(path)
+    assert capsys.readouterr().out.count("another file than the first that came") == 2
+    site.add("/file.zip", weights)
+    assert download_spade_generator(path).read_bytes() == weights
+
+
+def test_spade_that_was_put_there_by_hand_is_checked(site, tmp_path, places, weights):
+    path = tmp_path / "G" / "latest_net_G.pth"
+    path.parent.mkdir()
+    path.write_bytes(PAGE)
+    with pytest.raises(ValueError, match="is a web page, not weights"):
+        download_spade_generator(path)
+    path.write_bytes(weights)
+    download_spade_generator(path)
+    assert files(path.parent) == GENERATOR_FILES and site.requests == []

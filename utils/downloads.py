@@ -1,12 +1,14 @@
-"""Downloads that are whole and right, or not there: CamVid by one call, Cityscapes by an account.
+"""Downloads that are whole and right, or not there: CamVid, Cityscapes, SPADE's published weights.
 
-    folder = download_camvid()        # 701 photos and their label maps, no account needed
-    folder = download_cityscapes()    # two zip files; asks for the user name and the password
+    folder = download_camvid()          # 701 photos and their label maps, no account needed
+    folder = download_cityscapes()      # two zip files; asks for the user name and the password
+    path = download_spade_generator()   # the generator's weights, no account needed
 
 In a terminal, from the project's folder:
 
     python -m utils.downloads camvid
     python -m utils.downloads cityscapes --folder /some/disk/cityscapes
+    python -m utils.downloads spade
 
 What stalls or is cut off goes on where it stopped, and so does a call after one that was killed.
 """
@@ -26,7 +28,7 @@ import time
 import types
 import warnings
 import zipfile
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from html import unescape
 from pathlib import Path
 
@@ -34,7 +36,7 @@ import requests
 from cityscapesscripts.download.downloader import get_available_packages
 
 from utils.archives import extract
-from utils.files import PROJECT, check_room, disk_full
+from utils.files import PROJECT, check_room, disk_full, write_atomically
 from utils.progress import progress
 
 BLOCK = 1 << 16  # bytes that are read at once
@@ -55,6 +57,18 @@ CAMVID_TREES = {
 }
 CITYSCAPES_SITE = "https://www.cityscapes-dataset.com"
 CITYSCAPES_PACKAGES = ("gtFine_trainvaltest.zip", "leftImg8bit_trainvaltest.zip")
+
+SPADE_NAME = "latest_net_G.pth"
+SPADE_ON_DRIVE = (  # where people put it; Colab mounts their Google Drive at /content/drive
+    Path("/content/drive/MyDrive", SPADE_NAME),
+    Path("/content/drive/MyDrive/weights", SPADE_NAME),
+)
+SPADE_URL = (  # retrained by the authors of GAN Compression, in the layout of NVlabs' file
+    "https://huggingface.co/mit-han-lab/gan-compression/resolve/main/pretrained/gaugan/cityscapes/"
+    f"full/{SPADE_NAME}"
+)
+SPADE_DRIVE_ID = "1_APZIT-3eD8KXK6GFz4cFXpN2qlQbez1"  # a copy of NVlabs' file
+SPADE_PAGE = f"https://drive.google.com/file/d/{SPADE_DRIVE_ID}/view"
 
 
 class _Interrupted(Exception):
@@ -216,17 +230,22 @@ def _size(path: Path) -> int:
 def _difference(path: Path, hashes: dict[str, str]) -> str:
     """How path's hashes differ from the expected ones, in words; "" if they do not."""
     for name, expected in hashes.items():
-        found = hashlib.new(name, usedforsecurity=False)
-        with (
-            open(path, "rb") as file,
-            progress(None, f"checking {name}", _size(path), unit="B") as bar,
-        ):
-            for block in iter(functools.partial(file.read, 1 << 20), b""):
-                found.update(block)
-                bar.update(len(block))
-        if found.hexdigest() != expected:
-            return f"{name} {expected} was expected, {found.hexdigest()} came"
+        found = _hash(path, name)
+        if found != expected:
+            return f"{name} {expected} was expected, {found} came"
     return ""
+
+
+def _hash(path: Path, name: str) -> str:
+    found = hashlib.new(name, usedforsecurity=False)
+    with (
+        open(path, "rb") as file,
+        progress(None, f"checking {name}", _size(path), unit="B") as bar,
+    ):
+        for block in iter(functools.partial(file.read, 1 << 20), b""):
+            found.update(block)
+            bar.update(len(block))
+    return found.hexdigest()
 
 
 def git_tree_id(folder: str | Path, executable: Collection[str] = ()) -> str:
@@ -429,14 +448,127 @@ def _ask(session: requests.Session, url: str, allow_redirects: bool = False) -> 
     return response
 
 
+def download_spade_generator(
+    path: str | Path = PROJECT / "data" / "weights" / SPADE_NAME, source: str | Path | None = None
+) -> Path:
+    """Get the published Cityscapes generator of SPADE (about 370 MB, CC BY-NC-SA 4.0).
+
+    It comes from the first place that has it: your mounted Google Drive, Hugging Face, Google Drive
+    through gdown (if that is installed).  The file appears at path only when its keys and shapes
+    are those of a generator.  Nobody publishes its hash, so the one of the first file that came is
+    written to path.sha256, and whatever comes later is compared with it; a file that is there
+    already is checked in the same way.
+
+    Args:
+        path: where it goes.
+        source: a file that you have, to be copied from there instead.
+
+    Returns:
+        path, for spade.load_generator.
+
+    Raises:
+        FileNotFoundError, ValueError: source, or what is at path, is no such file or a damaged one.
+        ConnectionError: no place has it; names the page to open in a browser.
+        OSError: the disk has too little room.
+    """
+    path = Path(path)
+    if path.is_file():
+        _check_generator(path, path)
+        return path
+    print(
+        "The published SPADE generator is licensed CC BY-NC-SA 4.0 (NVIDIA): not for commercial "
+        "use, name the source, pass changed versions on under the same licence."
+    )
+    if source is not None:
+        _take_generator(path, str(source), functools.partial(_copy, Path(source)))
+        return path
+    places = {str(x): functools.partial(_copy, x) for x in SPADE_ON_DRIVE if x.is_file()}
+    places |= {SPADE_URL: functools.partial(download, SPADE_URL), SPADE_PAGE: _download_with_gdown}
+    for place, fetch in places.items():
+        print(f"from {place}")
+        try:
+            _take_generator(path, place, fetch)
+            return path
+        except (ConnectionError, ValueError) as error:
+            print(f"    not had: {error}")
+    raise ConnectionError(
+        f"None of {len(places)} places had the published SPADE generator (see above).  Open "
+        f"{SPADE_PAGE} in a browser, download the file, and put it at {path}, or call "
+        "download_spade_generator(source=FILE).  Until then the bundled generator serves: "
+        "data/weights/generator_toy.safetensors."
+    )
+
+
+def _take_generator(path: Path, place: str, fetch: Callable[[Path], object]) -> None:
+    """Call fetch(temporary path), check what came from that place, and move it to path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    candidate = path.with_name(f".{path.name}.candidate")
+    candidate.unlink(missing_ok=True)  # a kill may have left a half
+    try:
+        fetch(candidate)
+        _check_generator(candidate, path)
+        os.replace(candidate, path)
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(candidate), place)) from error
+    finally:
+        candidate.unlink(missing_ok=True)
+
+
+def _check_generator(candidate: Path, path: Path) -> None:
+    """Raise ValueError unless candidate is a generator, and the one that path once was."""
+    from spade import load_generator  # takes seconds, which the other downloads need not wait for
+
+    record = path.with_name(path.name + ".sha256")
+    if record.is_file():
+        difference = _difference(candidate, {"sha256": record.read_text().split()[0]})
+        if difference:
+            raise ValueError(
+                f"{candidate} is another file than the first that came, by {record}: {difference}. "
+                f"If you want this one, delete {record} (and {path}, if it is there), then call "
+                "again."
+            )
+        return
+    load_generator(candidate)
+    line = f"{_hash(candidate, 'sha256')}  {path.name}\n"  # what `sha256sum --check` reads
+    write_atomically(record, lambda temporary: temporary.write_text(line))
+
+
+def _copy(source: Path, candidate: Path) -> None:
+    if not source.is_file():
+        raise FileNotFoundError(f"There is no file {source}: check the path of your {SPADE_NAME}.")
+    check_room(candidate.parent, _size(source))
+    shutil.copyfile(source, candidate)
+
+
+def _download_with_gdown(candidate: Path) -> None:
+    try:
+        import gdown
+    except ImportError as error:
+        raise ConnectionError("gdown is not installed: pip install gdown") from error
+    try:
+        gdown.download(id=SPADE_DRIVE_ID, output=str(candidate), quiet=True)
+    # Each version of gdown raises other errors, and requests' come through.
+    except Exception as error:
+        raise ConnectionError(f"gdown: {' '.join(str(error).split())}") from error
+    if not candidate.is_file():  # versions before 6 say nothing when they have failed
+        raise ConnectionError("gdown brought no file: probably too many people downloaded it today")
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m utils.downloads", description=__doc__)
-    parser.add_argument("dataset", choices=("camvid", "cityscapes"))
-    parser.add_argument("--folder", type=Path, help="instead of data/camvid or data/cityscapes")
+    parser.add_argument("what", choices=("camvid", "cityscapes", "spade"))
+    folders = "data/camvid, data/cityscapes or data/weights"
+    parser.add_argument("--folder", type=Path, help=f"instead of {folders}")
+    parser.add_argument("--source", type=Path, help=f"spade only: a {SPADE_NAME} that you have")
     options = parser.parse_args(arguments)
-    folder = options.folder or PROJECT / "data" / options.dataset
-    fetch = {"camvid": download_camvid, "cityscapes": download_cityscapes}[options.dataset]
-    print(f"{options.dataset} is in {fetch(folder)}")
+    if options.what == "spade":
+        folder = options.folder or PROJECT / "data" / "weights"
+        path = download_spade_generator(folder / SPADE_NAME, options.source)
+        print(f"the generator is {path}")
+        return
+    folder = options.folder or PROJECT / "data" / options.what
+    fetch = {"camvid": download_camvid, "cityscapes": download_cityscapes}[options.what]
+    print(f"{options.what} is in {fetch(folder)}")
 
 
 if __name__ == "__main__":
