@@ -165,6 +165,7 @@ class SpadeGenerator(nn.Module):
         instance_ids: Tensor | None = None,
         z: Tensor | None = None,
         precision: str = "exact",
+        edges: bool = True,
     ) -> Tensor:
         """Draw photos into label maps: evaluation mode, no gradients; maps may be on any device.
 
@@ -177,6 +178,7 @@ class SpadeGenerator(nn.Module):
             z: (B, z_dim) float, or None; B is 1 for a single map.
             precision: "exact" computes in float32, "bf16" in bfloat16 where that is safe: slightly
                 different, and faster on recent GPUs and on CPUs that can (avx512_bf16, amx_bf16).
+            edges: False draws none, whatever instance_ids says.
 
         Returns:
             image_u8, (3, H, W) or (B, 3, H, W) uint8 RGB on the generator's device.
@@ -192,7 +194,7 @@ class SpadeGenerator(nn.Module):
                 f"This generator was made for {self.semantic_channels} planes, and a label map has "
                 f"{SEMANTIC_CHANNELS}: call the generator with planes of your own instead."
             )
-        codes = label_codes(label_ids.to(device), instance_ids)  # (B, H, W)
+        codes = label_codes(label_ids.to(device), instance_ids, edges)  # (B, H, W)
         self._check_inputs(*codes.shape, z)
         z = None if z is None else z.to(device)
         on_cpu, use_bf16 = device.type == "cpu", precision == "bf16"

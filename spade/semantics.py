@@ -29,7 +29,9 @@ def instance_edges(ids: Tensor) -> Tensor:
     return edges
 
 
-def label_codes(label_ids: Tensor, instance_ids: Tensor | None = None) -> Tensor:
+def label_codes(
+    label_ids: Tensor, instance_ids: Tensor | None = None, edges: bool = True
+) -> Tensor:
     """The semantic planes as one number a pixel: the label id, and 35 more on an edge.
 
     Args, Raises: see semantics.
@@ -53,7 +55,7 @@ def label_codes(label_ids: Tensor, instance_ids: Tensor | None = None) -> Tensor
     height, width = label_ids.shape[-2:]
     classes = label_ids.reshape(-1, height, width).long()
     instances = instance_ids.to(classes.device).reshape(-1, height, width).long()
-    return classes + LABEL_PLANES * instance_edges(instances)
+    return classes + LABEL_PLANES * instance_edges(instances) if edges else classes
 
 
 def codes_to_planes(codes: Tensor) -> Tensor:
@@ -65,7 +67,7 @@ def codes_to_planes(codes: Tensor) -> Tensor:
     return planes
 
 
-def semantics(label_ids: Tensor, instance_ids: Tensor | None = None) -> Tensor:
+def semantics(label_ids: Tensor, instance_ids: Tensor | None = None, edges: bool = True) -> Tensor:
     """Turn a label map into 35 one-hot planes and one plane of instance edges.
 
     Args:
@@ -73,6 +75,8 @@ def semantics(label_ids: Tensor, instance_ids: Tensor | None = None) -> Tensor:
             neighbour) first: edges are drawn at the size in which the generator sees them.
         instance_ids: the same shape, any integers that tell objects apart; None draws the edges
             between classes only, which is what one has without instance maps.
+        edges: False leaves the edge plane empty, to see what it does; the published weights were
+            trained with edges.
 
     Returns:
         (B, 36, H, W) float32 of 0 and 1 on the device of label_ids; B is 1 for a single map.
@@ -84,4 +88,4 @@ def semantics(label_ids: Tensor, instance_ids: Tensor | None = None) -> Tensor:
     Source: Park et al., CVPR 2019, arXiv:1903.07291; the edge plane is pix2pixHD's
     (Wang et al., CVPR 2018, arXiv:1711.11585, section 3.3).
     """
-    return codes_to_planes(label_codes(label_ids, instance_ids))
+    return codes_to_planes(label_codes(label_ids, instance_ids, edges))

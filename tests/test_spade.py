@@ -95,6 +95,17 @@ def test_instances_draw_edges_between_objects_of_one_class():
     assert planes[1, 35].tolist() == [[0, 1, 1, 0]] * 2
 
 
+def test_semantics_without_edges(generator):
+    label_ids = random_label_ids(8, 8)
+    planes = spade.semantics(label_ids, edges=False)
+    assert planes[0, 35].sum() == 0 < spade.semantics(label_ids)[0, 35].sum()
+    assert torch.equal(planes[:, :35], spade.semantics(label_ids)[:, :35])
+    without = generator.synthesize(label_ids, edges=False)
+    # One object everywhere has no edges either.
+    assert torch.equal(without, generator.synthesize(label_ids, torch.zeros_like(label_ids)))
+    assert not torch.equal(without, generator.synthesize(label_ids))
+
+
 def test_semantics_refuses_what_would_crash_a_gpu():
     label_ids = torch.zeros(4, 6, dtype=torch.uint8)
     with pytest.raises(ValueError, match="255"):
