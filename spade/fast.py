@@ -27,7 +27,7 @@ from .semantics import LABEL_PLANES, codes_to_planes
 
 OUTSIDE = 2 * LABEL_PLANES  # the code of what lies beyond the rim: neither a class nor an edge
 PIECE = 1 << 18  # numbers of activations that are scaled at once: few enough to stay in the cache
-TABLE = 1 << 22  # numbers in a table of products, as long as that leaves it WIDE enough ...
+TABLE = 1 << 22  # numbers in a table of products, which is made for WIDE channels at least ...
 WIDE = 64  # ... because a lookup in memory costs the same for 16 numbers as for this many
 WORTH = 0.5  # distinct neighbourhoods for each pixel up to which the tables win (measured)
 
@@ -151,7 +151,7 @@ def _sums_of_products(
     kernel = weight.to(dtype).permute(2, 3, 1, 0).flatten(0, 1)  # (9, hidden, C)
     channels = kernel.shape[2]
     sums = hidden.new_empty(len(members), channels, dtype=torch.float32)
-    block = max(WIDE, TABLE // (9 * len(hidden)))
+    block = max(1, TABLE // (9 * len(hidden) * WIDE)) * WIDE
     for start in range(0, channels, block):
         part = slice(start, start + block)
         products = torch.bmm(hidden.expand(9, -1, -1), kernel[:, :, part])  # (9, N1 + 1, block)
