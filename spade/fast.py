@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import winograd
 from .normalization import SPADE, SpectralNormConv2d
 from .semantics import LABEL_PLANES, codes_to_planes
 
@@ -224,6 +225,8 @@ def _weight_and_gain(convolution: SpectralNormConv2d | nn.Conv2d) -> tuple[Tenso
 
 def _convolved(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A 3x3 convolution of x (B, h, w, in) -> (B, h, w, out)."""
+    if winograd.pays(x, weight):
+        return winograd.convolution(x, weight, bias)
     x = x.permute(0, 3, 1, 2)  # (B, in, h, w) in the layout channels-last
     x = F.conv2d(x, weight.to(x.dtype), bias.to(x.dtype), padding=1)
     return x.permute(0, 2, 3, 1).contiguous()

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from test_spade import GENERATORS, golden, small_generator, with_golden_weights
 
 import spade
-from spade import fast
+from spade import fast, winograd
 from spade.fast import fast_forward, number_neighbourhoods
 from spade.normalization import SpectralNormConv2d, fold_spectral_norm
 from spade.semantics import codes_to_planes, label_codes
@@ -136,6 +136,12 @@ def test_a_latent_of_zeros_is_none():
     assert torch.equal(
         fast_forward(generator, codes), fast_forward(generator, codes, torch.zeros(1, 3))
     )
+
+
+def test_with_the_convolutions_of_wide_blocks(monkeypatch):
+    monkeypatch.setattr(winograd, "PIXELS", 1)
+    monkeypatch.setattr(winograd, "CHANNELS", 1)
+    assert_equal_to_plain(small_generator(), torch.stack([street_ids(64, 64), noise_ids(64, 64)]))
 
 
 @pytest.mark.parametrize("worth", [-1, 2], ids=["convolutions", "tables"])

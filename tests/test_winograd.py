@@ -1,0 +1,45 @@
+"""Against torch's own convolution in double precision."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from spade import winograd
+
+
+def example(batch=1, height=8, width=6, in_channels=5, out_channels=3):
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, height, width, in_channels, generator=random)
+    weight = torch.randn(out_channels, in_channels, 3, 3, generator=random)
+    return x, weight, torch.randn(out_channels, generator=random)
+
+
+def test_by_hand():
+    x = torch.arange(4.0).reshape(1, 2, 2, 1)
+    weight = torch.arange(9.0).reshape(1, 1, 3, 3)
+    # The upper left pixel: 0 * 4 + 1 * 5 + 2 * 7 + 3 * 8, and 10 for the bias.
+    result = winograd.convolution(x, weight, torch.tensor([10.0]))
+    assert result.shape == (1, 2, 2, 1) and result[0, 0, 0, 0] == 53
+
+
+@pytest.mark.parametrize("tiles", [1, 5, 128])
+@pytest.mark.parametrize(
+    "shape", [{}, {"batch": 3}, {"height": 2, "width": 2}, {"height": 2, "width": 40}], ids=str
+)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_it_is_a_convolution(shape, tiles, layout, monkeypatch):
+    monkeypatch.setattr(winograd, "TILES", tiles)
+    x, weight, bias = example(**shape)
+    found = winograd.convolution(x, weight.contiguous(memory_format=layout), bias)
+    images = x.permute(0, 3, 1, 2).double()
+    expected = F.conv2d(images, weight.double(), bias.double(), padding=1).permute(0, 2, 3, 1)
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=0)
+
+
+def test_when_it_pays():
+    x, weight, _ = example(2, 32, 16, 128, 128)
+    assert winograd.pays(x, weight)
+    assert not winograd.pays(x.bfloat16(), weight)
+    assert not winograd.pays(x[:1], weight)
+    assert not winograd.pays(x, weight[:64])
+    assert not winograd.pays(x[:, :31].repeat(2, 1, 1, 1), weight)
