@@ -11,8 +11,8 @@ ones: long roads and walls look the same everywhere.  So, at each resolution,
    40 %) are sums of nine products, and every pixel looks its own up.
 
 Where a map has as many neighbourhoods as pixels (noise), gamma and beta are convolutions as in
-forward().  Batch norm and spectral norm are folded into the tables.  Nothing is kept from one call
-to the next, so weights may change at any time.
+forward().  Batch norm and spectral norm are folded into the tables, the nearest-neighbour doubling
+into the scaling.  Nothing is kept from one call to the next, so weights may change at any time.
 """
 
 from dataclasses import dataclass
@@ -262,12 +262,12 @@ def block_forward(block: nn.Module, x: Tensor, around: Neighbourhoods, factor: i
 
 def stages(generator: nn.Module) -> list[tuple[nn.Module, int, int]]:
     """Each block of a SpadeGenerator, the map's pixels for one of its own, and its enlargement."""
-    factors = {"head_0": 1, "G_middle_0": 2, "G_middle_1": 2, "up_0": 2, "up_1": 2, "up_2": 2}
-    factors |= {"up_3": 2, "up_4": 2}
+    factors = {"head_0": 1, "G_middle_0": 2, "G_middle_1": 2}
     if generator.upsampling == "normal":
         factors["G_middle_1"] = 1
-    if generator.upsampling != "most":
-        del factors["up_4"]
+    factors |= dict.fromkeys(("up_0", "up_1", "up_2", "up_3"), 2)
+    if generator.upsampling == "most":
+        factors["up_4"] = 2
     result, step = [], generator.factor
     for name, factor in factors.items():
         step //= factor
@@ -293,7 +293,7 @@ def fast_forward(
     Returns:
         image_pm1, (B, 3, H, W) of that dtype in -1..1.
     """
-    step = generator.factor  # pixels of the map for one of x
+    step = generator.factor  # of nearest-neighbour resizing, which takes the first of each cell
     x = generator.first_features(codes_to_planes(codes[:, ::step, ::step]), z).to(dtype)
     x = x.permute(0, 2, 3, 1).contiguous()  # (B, h, w, 16 ngf)
     around = None

@@ -169,7 +169,8 @@ class SpadeGenerator(nn.Module):
     ) -> Tensor:
         """Draw photos into label maps: evaluation mode, no gradients; maps may be on any device.
 
-        On a CPU it takes the way of spade/fast.py: the same function, several times as fast.
+        On a CPU it takes the way of spade/fast.py: the same function, several times as fast, but
+        without calling the modules; hooks on them see only what forward() does.
 
         Args:
             label_ids: (H, W) or (B, H, W) integers, Cityscapes label ids 0..33, already at the size
