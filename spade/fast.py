@@ -30,6 +30,7 @@ OUTSIDE = 2 * LABEL_PLANES  # the code of what lies beyond the rim: neither a cl
 PIECE = 1 << 18  # numbers of activations that are scaled at once: few enough to stay in the cache
 TABLE = 1 << 22  # numbers in a table of products, which is made for WIDE channels at least ...
 WIDE = 64  # ... because a lookup in memory costs the same for 16 numbers as for this many
+FEW = 512  # pixels up to which a convolution is a product of patches (measured)
 WORTH = 0.5  # distinct neighbourhoods for each pixel up to which the tables win (measured)
 
 
@@ -225,11 +226,23 @@ def _weight_and_gain(convolution: SpectralNormConv2d | nn.Conv2d) -> tuple[Tenso
 
 def _convolved(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A 3x3 convolution of x (B, h, w, in) -> (B, h, w, out)."""
+    if x[..., 0].numel() <= FEW:
+        return _product_of_patches(x, weight.to(x.dtype), bias.to(x.dtype))
     if winograd.pays(x, weight):
         return winograd.convolution(x, weight, bias)
     x = x.permute(0, 3, 1, 2)  # (B, in, h, w) in the layout channels-last
     x = F.conv2d(x, weight.to(x.dtype), bias.to(x.dtype), padding=1)
     return x.permute(0, 2, 3, 1).contiguous()
+
+
+def _product_of_patches(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """_convolved() as one matrix product, for few pixels and large kernels: those stay where they
+    are, while conv2d would bring them into an order of its own first."""
+    batch, height, width, _ = x.shape
+    patches = F.pad(x, (0, 0, 1, 1, 1, 1)).unfold(1, 3, 1).unfold(2, 3, 1)  # (B, h, w, in, 3, 3)
+    patches = patches.permute(0, 1, 2, 4, 5, 3).reshape(batch * height * width, -1)
+    matrix = weight.permute(0, 2, 3, 1).flatten(1).t()  # (9 in, out)
+    return torch.addmm(bias, patches, matrix).view(batch, height, width, -1)
 
 
 def _as_rows(x: Tensor) -> Tensor:
