@@ -11,22 +11,18 @@ call.  Weights are random (or --weights), batch norm's statistics those of two o
 
 import argparse
 import copy
-import platform
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from timing import in_turn, machine
 
 import spade
 from spade.fast import Neighbourhoods, fast_forward, stages
 from spade.normalization import SpectralNormConv2d
 from spade.semantics import label_codes
-from utils.files import usable_cores
 from utils.images import pm1_to_u8
 from utils.scenes import open_scenes
 
@@ -63,17 +59,12 @@ def plain(generator: spade.SpadeGenerator, label_ids: torch.Tensor) -> torch.Ten
         return pm1_to_u8(generator(spade.semantics(label_ids)))
 
 
-def in_turn(rounds: int, maps: list, **sides) -> list[float]:
-    """Median seconds a map of each side; before the first round each runs once for nothing."""
-    seconds = {name: [] for name in sides}
-    for number in range(rounds + 1):
-        for label_ids in maps if number else maps[:1]:
-            for name, run in sides.items():
-                start = time.perf_counter()
-                run(label_ids)
-                if number:
-                    seconds[name].append(time.perf_counter() - start)
-    return [statistics.median(values) for values in seconds.values()]
+def seconds_each(rounds: int, maps: list, sides: dict) -> list[float]:
+    """Median seconds a map of each side."""
+    over_all = {
+        name: lambda run=run: [run(label_ids) for label_ids in maps] for name, run in sides.items()
+    }
+    return [seconds / len(maps) for seconds in in_turn(rounds, **over_all)]
 
 
 def row(work: str, ours: str, other: str, verdict: str) -> None:
@@ -145,18 +136,10 @@ def measure_gpu(generator: spade.SpadeGenerator, maps: list[torch.Tensor], round
     batch = torch.stack([maps[i % len(maps)] for i in range(8)]).cuda()
     generator.cuda()
 
-    def finished(run):
-        def wait(label_ids):
-            run(label_ids)
-            torch.cuda.synchronize()
-
-        return wait
-
     ours, other = in_turn(
         5 * rounds,
-        [batch],
-        ours=finished(lambda x: generator.synthesize(x, precision="bf16")),
-        other=finished(lambda x: plain(generator, x)),
+        ours=lambda: generator.synthesize(batch, precision="bf16"),
+        other=lambda: plain(generator, batch),
     )
     seconds_row(f"{torch.cuda.get_device_name()}: bf16, batch of 8", ours, other, 4)
 
@@ -182,11 +165,7 @@ def main() -> None:
     if arguments.peak:
         print(measure_peak(arguments.peak, generator, maps[0]))
         return
-    print(
-        f"{usable_cores()} cores, {torch.get_num_threads()} threads, {platform.machine()} "
-        f"({torch.backends.cpu.get_cpu_capability()}), Python {platform.python_version()}, "
-        f"torch {torch.__version__}"
-    )
+    print(f"{machine()}, {torch.get_num_threads()} threads")
     print(f"{scenes}, {len(maps)} maps; {arguments.weights or 'random weights'}", end=", ")
     print(f"ngf {generator.settings['ngf']}, hidden {generator.settings['hidden']}\n")
 
@@ -199,12 +178,12 @@ def main() -> None:
         "bf16": lambda x: fast.synthesize(x, precision="bf16"),
     }
     row("one picture on the CPU", "fast", "plain", "")
-    other, exact, bf16 = in_turn(arguments.rounds, maps, **sides)
+    other, exact, bf16 = seconds_each(arguments.rounds, maps, sides)
     seconds_row("exact", exact, other, 2.5)
     seconds_row("bf16", bf16, other, 4)
     random = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 34, maps[0].shape, generator=random)
-    other, exact, bf16 = in_turn(1, [noise], **sides)
+    other, exact, bf16 = seconds_each(1, [noise], sides)
     seconds_row("exact, another id in every pixel", exact, other, 0.9)
     seconds_row("bf16, another id in every pixel", bf16, other, 0.9)
 
