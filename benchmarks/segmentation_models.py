@@ -2,7 +2,7 @@
 """Which network for the course?  Three backbones with two heads, trained alike on toy streets.
 
     python benchmarks/segmentation_models.py                  # 25 epochs each: hours on a CPU
-    python benchmarks/segmentation_models.py --epochs 3 --precision bf16
+    python benchmarks/segmentation_models.py --epochs 3 --scenes 1000 --precision bf16
 
 Started again, it goes on where it was.  Writes benchmarks/segmentation_models.json, which notebook
 02 shows, and prints the same as a table.
@@ -29,7 +29,7 @@ def trained(backbone: str, head: str, scenes: list[Scenes], arguments) -> tuple:
     torch.manual_seed(0)
     network = SegmentationNet(backbone, head)
     width, height = scenes[0].size
-    name = f"{backbone}_{head}_{width}x{height}_{arguments.epochs}_{arguments.precision}"
+    name = f"{backbone}_{head}_{width}x{height}_{len(scenes[0])}_{arguments.epochs}"
     history = train(
         network,
         *scenes,
@@ -46,6 +46,7 @@ def trained(backbone: str, head: str, scenes: list[Scenes], arguments) -> tuple:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", default="128x64", help="WIDTHxHEIGHT")
+    parser.add_argument("--scenes", type=int, help="how many training scenes; all by default")
     parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
@@ -54,8 +55,8 @@ def main() -> None:
     arguments = parser.parse_args()
     width, height = (int(side) for side in arguments.size.split("x"))
     scenes = [
-        cached(open_scenes("toy", split, size=(width, height)), arguments.cache)
-        for split in ("train", "val")
+        cached(open_scenes("toy", split, size=(width, height))[:count], arguments.cache)
+        for split, count in (("train", arguments.scenes), ("val", None))
     ]
     rows, networks = [], {}
     for head in ("fcn", "unet"):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.ticker import MaxNLocator
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from utils.files import PROJECT
@@ -115,6 +116,7 @@ def show_history(history: dict[str, list], name: str | None = None) -> None:
     trained_on = history["scenes"]
     changes = [i for i in range(1, len(trained_on)) if trained_on[i] != trained_on[i - 1]]
     for axis in (losses, scores):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         for change in changes:
             axis.axvline(change + 0.5, color="gray", linestyle="--", linewidth=1)
         axis.legend()
@@ -140,7 +142,7 @@ def show_class_scores(scores: dict[str, dict[str, float]], name: str | None = No
     axis.set(ylim=(0, 1))
     axis.set_xticks(range(len(classes)), classes, rotation=60, ha="right")
     axis.grid(axis="y", alpha=0.3)
-    axis.legend()
+    axis.legend(loc="lower left")
     figure.tight_layout()
     _save(figure, name)
 
