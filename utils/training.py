@@ -365,7 +365,9 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", default="data/cache", help="folder for decoded scenes")
-    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint and weights")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="for last.pt, best.safetensors and the result"
+    )
     arguments = parser.parse_args()
 
     width, height = size = tuple(int(side) for side in arguments.size.split("x"))
@@ -408,10 +410,11 @@ def main() -> None:
         precision=arguments.precision,
     )
     if PartialState().is_main_process:
+        best, _ = load_segmentation(arguments.out / "best.safetensors")
         if earlier:
             history = join_histories(earlier, history)
         path = arguments.out / "segmentation.safetensors"
-        save_segmentation(network, path, history, compact=True)
+        save_segmentation(best, path, history, compact=True)
         print(f"wrote {path}")
 
 
