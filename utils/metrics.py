@@ -1,9 +1,10 @@
 """Scores of a segmentation, each of them counted over the whole set before anything is divided.
 
-score = SegmentationScore()         # mIoU and accuracies, from one confusion matrix
-boundaries = BoundaryScore()        # how well the outlines fit
-score.update(predicted_ids, true_ids)
-print(score.compute())
+    score = SegmentationScore()         # mIoU and accuracies, from one confusion matrix
+    score.update(predicted_ids, true_ids)
+    print(score.compute())
+
+BoundaryScore() is used alike and says how well the outlines fit.
 """
 
 import math
@@ -77,12 +78,7 @@ class SegmentationScore:
             miou=iou[occurs].mean().item() if occurs.any() else math.nan,
             accuracy=(hits.sum() / scored.sum()).item(),
             accuracy_with_void=(correct.sum() / counts.sum()).item(),
-            iou={
-                NAMES[label]: value if occurring else math.nan
-                for label, value, occurring in zip(
-                    BENCHMARK_IDS, iou.tolist(), occurs.tolist(), strict=True
-                )
-            },
+            iou=_by_name(iou, occurs),
         )
 
 
@@ -94,7 +90,7 @@ class BoundaryResult:
         f_score: harmonic mean of precision and recall of the outlines, 0..1, the mean over the
             benchmark classes that occur in the truth.
         by_class: the same by class name, NaN for a class that does not occur.
-        predicted_length, true_length: outline pixels, as shares of all pixels.
+        predicted_length, true_length: outline pixels, as shares of the scored pixels.
     """
 
     f_score: float
@@ -160,15 +156,16 @@ class BoundaryScore:
         occurs = true > 0
         return BoundaryResult(
             f_score=f_scores[occurs].mean().item() if occurs.any() else math.nan,
-            by_class={
-                NAMES[label]: value if occurring else math.nan
-                for label, value, occurring in zip(
-                    BENCHMARK_IDS, f_scores.tolist(), occurs.tolist(), strict=True
-                )
-            },
+            by_class=_by_name(f_scores, occurs),
             predicted_length=int(self.outline[0]) / self.pixels,
             true_length=int(self.outline[1]) / self.pixels,
         )
+
+
+def _by_name(values: Tensor, occurs: Tensor) -> dict[str, float]:
+    """A figure for each benchmark class, (19,), by class name; NaN where the class is not there."""
+    shown = torch.where(occurs, values, math.nan)
+    return dict(zip((NAMES[label] for label in BENCHMARK_IDS), shown.tolist(), strict=True))
 
 
 def _widened(mask: Tensor, reach: int) -> Tensor:

@@ -233,8 +233,8 @@ def train(
             (power 0.9).
         folder: where last.pt, a checkpoint, is kept after each epoch, and best.safetensors, the
             network with the best mIoU so far; a run that finds a checkpoint goes on from it, and
-            ends (on the CPU) with the same bits as one that was never interrupted.  None keeps
-            nothing.
+            ends (on the CPU, with as many threads) with the same bits as one that was never
+            interrupted.  None keeps nothing.
         seed: of the order and the augmentation of the scenes; no other randomness is used.
         augment: what happens to the training scenes; by default half of them are mirrored.
         half_size: share of the batches in which the scenes are halved in size, 0..1.
@@ -266,10 +266,9 @@ def train(
     if accelerator.scaler is not None:  # fp16
         parts["scaler"] = accelerator.scaler
     # What must not change between two parts of one training.
+    trained_on = "{} {}x{}".format(train_scenes.dataset, *train_scenes.size)
     made_by = network.settings | {
-        "scenes": "{} {}x{}, {} scenes".format(
-            train_scenes.dataset, *train_scenes.size, len(train_scenes)
-        ),
+        "scenes": f"{trained_on}, {len(train_scenes)} scenes",
         "batch_size": batch_size, "learning_rate": learning_rate, "schedule": schedule,
         "epochs": "any" if schedule == "constant" else epochs, "seed": seed,
         "half_size": half_size, "class_weights": class_weights is not None,
@@ -309,8 +308,7 @@ def train(
             raise FloatingPointError(_after_divergence(error, epoch, folder)) from error
         val_loss, result = evaluate(network, val_scenes, batch_size, accelerator)
         seconds = time.perf_counter() - start
-        scenes = "{} {}x{}".format(train_scenes.dataset, *train_scenes.size)
-        entry = (scenes, train_loss, val_loss, result.miou, result.accuracy, seconds)
+        entry = (trained_on, train_loss, val_loss, result.miou, result.accuracy, seconds)
         for key, value in zip(HISTORY_KEYS, entry, strict=True):
             history[key].append(value)
         losses = f"training loss {train_loss:.3f}, validation {val_loss:.3f}"
@@ -376,16 +374,12 @@ def main() -> None:
         for split, count in (("train", arguments.scenes), ("val", arguments.val_scenes))
     )
     torch.manual_seed(arguments.seed)
-    network, earlier = (
-        SegmentationNet(
-            arguments.backbone,
-            arguments.head,
-            arguments.start == "imagenet",
-            arguments.finest_stride,
-        ),
-        None,
-    )
-    if arguments.start not in ("random", "imagenet"):
+    if arguments.start in ("random", "imagenet"):
+        pretrained, earlier = arguments.start == "imagenet", None
+        network = SegmentationNet(
+            arguments.backbone, arguments.head, pretrained, arguments.finest_stride
+        )
+    else:
         network, earlier = load_segmentation(arguments.start)
     class_weights = None
     if arguments.balanced or arguments.ignore_unlabeled:
