@@ -4,7 +4,7 @@ An independent implementation of Park et al., CVPR 2019, arXiv:1903.07291, that 
 weights.
 """
 
-from .checkpoint import load_generator, save_generator
+from .checkpoint import load_encoder, load_generator, save_encoder, save_generator
 from .discriminator import MultiscaleDiscriminator
 from .encoder import Encoder
 from .generator import SpadeGenerator
@@ -17,7 +17,9 @@ __all__ = [
     "Encoder",
     "MultiscaleDiscriminator",
     "SpadeGenerator",
+    "load_encoder",
     "load_generator",
+    "save_encoder",
     "save_generator",
     "semantics",
 ]

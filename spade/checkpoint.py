@@ -1,4 +1,4 @@
-"""Reading the published generator files, and reading and writing our own."""
+"""Reading the published generator files, and reading and writing our own, of encoders too."""
 
 import copy
 from pathlib import Path
@@ -8,11 +8,14 @@ from torch import Tensor
 
 from utils.weights import load_torch_file, load_weights, save_weights
 
+from .encoder import Encoder
 from .generator import SpadeGenerator
 from .normalization import fold_spectral_norm
 from .semantics import SEMANTIC_CHANNELS
 
-KIND = "spade.SpadeGenerator"  # in the metadata, so that no other network's file is taken for one
+# In the metadata, so that no other network's file is taken for one.
+KIND, ENCODER_KIND = "spade.SpadeGenerator", "spade.Encoder"
+STYLE = "styles."  # before a style's name among the tensors
 SHOWN = 3  # keys named in a message
 
 
@@ -40,9 +43,11 @@ def load_generator(
                 f"{path} was not written by spade.save_generator: it does not say which generator "
                 "its weights are for; load the published weights from their .pth file."
             )
+        history = metadata.pop("history", {})
         settings = metadata | {"size": tuple(metadata["size"])}
+        styles = {key: state_dict.pop(key) for key in list(state_dict) if key.startswith(STYLE)}
     else:
-        state_dict = _read_published(path)
+        state_dict, history, styles = _read_published(path), {}, {}
         settings = _settings_from_shapes(state_dict, path)
         settings |= {"upsampling": upsampling, "size": size}
     # On the meta device nothing is allocated or drawn at random: each weight comes from the file.
@@ -52,12 +57,14 @@ def load_generator(
             fold_spectral_norm(generator)
     _check_fit(generator, state_dict, path)
     generator.load_state_dict(state_dict, assign=True)
+    generator.history = history
+    generator.styles = {key.removeprefix(STYLE): z for key, z in styles.items()}
     # The layout that convolutions on a CPU and half precision on a GPU are fastest with.
     return generator.eval().to(memory_format=torch.channels_last)
 
 
 def save_generator(generator: SpadeGenerator, path: str | Path, compact: bool = False) -> None:
-    """Write a generator with its settings for load_generator, whole or not at all.
+    """Write a generator with settings, styles and history for load_generator, whole or not at all.
 
     Spectral norms are folded into the weights: the file is for making photos, not for training on.
 
@@ -70,7 +77,39 @@ def save_generator(generator: SpadeGenerator, path: str | Path, compact: bool = 
         ValueError: another ending, or weights that are not finite (compact only).
     """
     folded = fold_spectral_norm(copy.deepcopy(generator))
-    save_weights(path, folded.state_dict(), {"kind": KIND, **generator.settings}, compact)
+    styles = {STYLE + name: z for name, z in generator.styles.items()}
+    metadata = {"kind": KIND, **generator.settings, "history": generator.history}
+    save_weights(path, folded.state_dict() | styles, metadata, compact)
+
+
+def load_encoder(path: str | Path) -> Encoder:
+    """Read an encoder that save_encoder() wrote: in evaluation mode, on the CPU, in float32.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds something else.
+    """
+    state_dict, metadata = load_weights(path)
+    if metadata.pop("kind", None) != ENCODER_KIND:
+        raise ValueError(
+            f"{path} holds no style encoder: expected a file that spade.training wrote, such as "
+            "encoder.safetensors."
+        )
+    encoder = fold_spectral_norm(Encoder(**metadata))
+    try:
+        encoder.load_state_dict(state_dict)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} does not fit an encoder with {metadata} "
+            f"({str(error).splitlines()[-1].strip()}): was it written by another version?"
+        ) from error
+    return encoder.eval()
+
+
+def save_encoder(encoder: Encoder, path: str | Path, compact: bool = False) -> None:
+    """Write an encoder for load_encoder, whole or not at all; see save_generator."""
+    folded = fold_spectral_norm(copy.deepcopy(encoder))
+    save_weights(path, folded.state_dict(), {"kind": ENCODER_KIND, **encoder.settings}, compact)
 
 
 def _read_published(path: str | Path) -> dict[str, Tensor]:

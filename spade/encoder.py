@@ -21,6 +21,7 @@ class Encoder(nn.Module):
 
     def __init__(self, ngf: int = 64, z_dim: int = 256):
         super().__init__()
+        self.settings = {"ngf": ngf, "z_dim": z_dim}  # all that a saved file needs besides weights
         self.layer1 = _layer(3, ngf)
         self.layer2 = _layer(ngf, 2 * ngf)
         self.layer3 = _layer(2 * ngf, 4 * ngf)
@@ -33,7 +34,7 @@ class Encoder(nn.Module):
     def forward(self, image_pm1: Tensor) -> tuple[Tensor, Tensor]:
         """image_pm1 (B, 3, H, W) in -1..1, any size -> mu and logvar (B, z_dim) each.
 
-        A sample is ``mu + exp(logvar / 2) * noise``.
+        A sample is ``mu + exp(logvar / 2) * noise``; mu alone is the photo's style as such.
         """
         square = (PHOTO_SIZE, PHOTO_SIZE)
         x = F.interpolate(image_pm1, size=square, mode="bilinear", align_corners=False)

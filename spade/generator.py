@@ -62,6 +62,10 @@ class SpadeGenerator(nn.Module):
             blocks at the start hold most of the weights and little of the work, so a cap makes a
             small file.
 
+    Attributes:
+        styles: latents by name, (z_dim,) each: the cities and times of day that it was trained on.
+        history: what it has been through, see spade.training; saved with the weights.
+
     Raises:
         ValueError: another upsampling, or a size that is no multiple of its factor.
 
@@ -92,6 +96,8 @@ class SpadeGenerator(nn.Module):
             "semantic_channels": semantic_channels,
             "max_channels": max_channels,
         }
+        self.styles: dict[str, Tensor] = {}
+        self.history: dict[str, list] = {}
         self.upsampling = upsampling
         self.z_dim = z_dim
         self.size = size
@@ -127,8 +133,9 @@ class SpadeGenerator(nn.Module):
 
         Args:
             semantics: (B, 36, H, W) float, see spade.semantics.
-            z: (B, z_dim) float, only for a generator that has a latent.  None is a z of zeros, the
-                mean of the prior: forward() draws no random numbers.
+            z: (B, z_dim) float, or (1, z_dim) for all alike; only for a generator that has a
+                latent.  None is a z of zeros, the mean of the prior: forward() draws no random
+                numbers.
 
         Returns:
             image_pm1, (B, 3, H, W) float in -1..1.
@@ -176,7 +183,7 @@ class SpadeGenerator(nn.Module):
             label_ids: (H, W) or (B, H, W) integers, Cityscapes label ids 0..33, already at the size
                 of the photo to make.
             instance_ids: the same shape, or None for edges between classes only.
-            z: (B, z_dim) float, or None; B is 1 for a single map.
+            z: (B, z_dim) float, or (1, z_dim) for all maps; see style().  None is a z of zeros.
             precision: "exact" computes in float32, "bf16" in bfloat16 where that is safe: slightly
                 different, and faster on recent GPUs and on CPUs that can (avx512_bf16, amx_bf16).
             edges: False draws none, whatever instance_ids says.
@@ -210,13 +217,26 @@ class SpadeGenerator(nn.Module):
         image_u8 = pm1_to_u8(image_pm1.float())
         return image_u8[0] if label_ids.dim() == 2 else image_u8
 
+    def style(self, name: str) -> Tensor:
+        """The latent of a named style, such as a city or a time of day -> z (1, z_dim).
+
+        In between lie others: ``torch.lerp(generator.style("noon"), generator.style("dusk"), 0.3)``
+        has three tenths of dusk.
+
+        Raises ValueError, which lists the names, if there is no such style.
+        """
+        if name not in self.styles:
+            known = ", ".join(self.styles) or "none: it was trained without a latent"
+            raise ValueError(f"This generator has no style {name!r}; its styles: {known}.")
+        return self.styles[name][None].to(self.conv_img.weight.device)
+
     def first_features(self, planes: Tensor, z: Tensor | None) -> Tensor:
         """The start of the network, (B, 16 ngf, h, w), from the planes (B, 36, h, w) or from z."""
         if self.z_dim is None:
             return self.fc(planes)
         batch, _, height, width = planes.shape
-        z = planes.new_zeros(batch, self.z_dim) if z is None else z
-        return self.fc(z).reshape(batch, -1, height, width)
+        z = planes.new_zeros(1, self.z_dim) if z is None else z
+        return self.fc(z.expand(batch, -1)).reshape(batch, -1, height, width)
 
     def _check_inputs(self, batch: int, height: int, width: int, z: Tensor | None) -> None:
         """Raise ValueError unless the size and z suit the generator."""
@@ -232,10 +252,10 @@ class SpadeGenerator(nn.Module):
                 f"The label map is {width}x{height} (width x height), and this generator has a "
                 f"latent and makes one size only: resize the map to {self.size[0]}x{self.size[1]}."
             )
-        if z is not None and z.shape != (batch, self.z_dim):
+        if z is not None and z.shape not in ((batch, self.z_dim), (1, self.z_dim)):
             raise ValueError(
                 f"z has shape {tuple(z.shape)}, expected ({batch}, {self.z_dim}): one row for each "
-                "label map."
+                "label map, or one for all."
             )
 
     def _start_grid(self, height: int, width: int) -> tuple[int, int]:

@@ -1,15 +1,20 @@
 """The losses of the published recipe, each a plain function of what the networks put out.
 
 Source: Park et al., CVPR 2019, arXiv:1903.07291, appendix A; feature matching is pix2pixHD's
-(Wang et al., CVPR 2018, arXiv:1711.11585, section 3.2).
+(Wang et al., CVPR 2018, arXiv:1711.11585, section 3.2).  Each is computed in float32.
 """
+
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision import models
 
 from utils.images import pm1_to_imagenet
 from utils.segmentation import SegmentationNet
+from utils.weights import imagenet_weights
 
 Judgement = list[list[Tensor]]  # what MultiscaleDiscriminator returns: layers for each scale
 
@@ -23,7 +28,7 @@ def split_judgement(judgement: Judgement) -> tuple[Judgement, Judgement]:
 def hinge_discriminator(fake: Judgement, real: Judgement) -> Tensor:
     """What the discriminator minimises: fake scores below -1, real ones above 1 cost nothing."""
     losses = [
-        F.relu(1 + fake_scale[-1]).mean() + F.relu(1 - real_scale[-1]).mean()
+        F.relu(1 + fake_scale[-1].float()).mean() + F.relu(1 - real_scale[-1].float()).mean()
         for fake_scale, real_scale in zip(fake, real, strict=True)
     ]
     return torch.stack(losses).mean()
@@ -31,37 +36,74 @@ def hinge_discriminator(fake: Judgement, real: Judgement) -> Tensor:
 
 def hinge_generator(fake: Judgement) -> Tensor:
     """What the generator minimises: the higher its photos are scored, the lower."""
-    return torch.stack([-scale[-1].mean() for scale in fake]).mean()
+    return torch.stack([-scale[-1].float().mean() for scale in fake]).mean()
 
 
 def feature_matching(fake: Judgement, real: Judgement) -> Tensor:
     """Mean absolute difference of the discriminator's layers, all but the last, over the scales."""
     losses = [
-        F.l1_loss(fake_layer, real_layer.detach())
+        F.l1_loss(fake_layer.float(), real_layer.detach().float())
         for fake_scale, real_scale in zip(fake, real, strict=True)
         for fake_layer, real_layer in zip(fake_scale[:-1], real_scale[:-1], strict=True)
     ]
     return torch.stack(losses).sum() / len(fake)
 
 
-class PerceptualLoss(nn.Module):
-    """Mean absolute difference of what a trained segmentation network sees in two photos.
+def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
+    """How far the encoder's latents are from the prior, a standard normal: mu, logvar (B, z_dim).
 
-    Compares its first three feature maps, each divided by the spread of the real photo's, so that
-    none outweighs the others.  The network is frozen.
+    The sum over the latent's numbers, averaged over the batch.
+    """
+    return -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(1).mean()
+
+
+class PerceptualLoss(nn.Module):
+    """Mean absolute difference of what a trained network sees in two photos.  It is frozen.
+
+    Args:
+        stages: parts of the network; each goes on from the one before it.
+        weights: of each stage's difference.  None divides it by the spread of the real photo's
+            features, so that no stage outweighs the others, and takes the mean.
     """
 
-    def __init__(self, network: SegmentationNet):
+    def __init__(self, stages: Sequence[nn.Module], weights: Sequence[float] | None = None):
         super().__init__()
+        self.stages, self.weights = nn.ModuleList(stages), weights
+        self.requires_grad_(False).eval()
+
+    @classmethod
+    def of_segmentation(cls, network: SegmentationNet) -> "PerceptualLoss":
+        """Through the first three feature maps of one of our own segmentation networks."""
         encoder = network.encoder
-        self.stages = nn.ModuleList(
+        return cls(
             [
                 nn.Sequential(encoder.conv1, encoder.bn1, encoder.relu),
                 nn.Sequential(encoder.maxpool, encoder.layer1),
                 nn.Sequential(encoder.layer2),
             ]
         )
-        self.requires_grad_(False).eval()
+
+    @classmethod
+    def of_vgg19(cls) -> "PerceptualLoss":
+        """Through VGG-19 with its ImageNet weights (downloaded once, 548 MB), as published.
+
+        Raises RuntimeError if they can't be downloaded.
+        """
+        network = models.vgg19()
+        network.load_state_dict(
+            imagenet_weights(
+                models.VGG19_Weights.IMAGENET1K_V1,
+                "take the features of a segmentation network instead: --perceptual FILE",
+            )
+        )
+        layers = network.features
+        for layer in layers:
+            if isinstance(layer, nn.ReLU):
+                layer.inplace = False  # its input is compared, too
+        # relu1_1, relu2_1 ... relu5_1
+        cuts = (0, 2, 7, 12, 21, 30)
+        stages = [layers[start:end] for start, end in pairwise(cuts)]
+        return cls(stages, (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1))
 
     def train(self, mode: bool = True) -> "PerceptualLoss":
         return super().train(False)  # its batch norm must keep the statistics it was trained with
@@ -69,10 +111,14 @@ class PerceptualLoss(nn.Module):
     def forward(self, fake_pm1: Tensor, real_pm1: Tensor) -> Tensor:
         """Two batches image_pm1 (B, 3, H, W) -> the loss, a scalar."""
         fake, real = pm1_to_imagenet(fake_pm1), pm1_to_imagenet(real_pm1)
-        loss = fake.new_zeros(())
-        for stage in self.stages:
+        loss = fake_pm1.new_zeros(())
+        for index, stage in enumerate(self.stages):
             fake = stage(fake)
             with torch.no_grad():
                 real = stage(real)
-            loss = loss + F.l1_loss(fake, real) / (real.std() + 1e-6)
-        return loss / len(self.stages)
+            if self.weights is None:
+                weight = 1 / (len(self.stages) * (real.float().std() + 1e-6))
+            else:
+                weight = self.weights[index]
+            loss = loss + weight * F.l1_loss(fake.float(), real.float())
+        return loss

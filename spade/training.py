@@ -1,41 +1,85 @@
-"""Training a SPADE generator against its discriminator.
+"""Training a SPADE generator against its discriminator, and an encoder that gives it a style.
 
-    python -m spade.training --dataset toy --size 128x64 --pictures 20000 --out runs/spade_toy
+    python -m spade.training --dataset toy --size 256x128 --pictures 20000 --out runs/generator_toy
 
-The recipe is the published one (hinge loss, feature matching, two time scales, linear decay over
-the second half), in a size that two CPU cores can train; a perceptual term through our own
-segmentation network is added where one is named.
+The recipe is the published one: hinge loss, feature matching, a perceptual term, a latent with its
+KL term, two time scales, a rate that falls over the second half.  Started again, it goes on from
+its last checkpoint; `accelerate launch -m spade.training ...` trains on several GPUs.
 """
 
 import argparse
+import copy
+import math
 import time
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
-from spade.checkpoint import save_generator
+from spade.checkpoint import save_encoder, save_generator
 from spade.discriminator import MultiscaleDiscriminator
+from spade.encoder import Encoder
 from spade.generator import SpadeGenerator
 from spade.losses import (
     PerceptualLoss,
     feature_matching,
     hinge_discriminator,
     hinge_generator,
+    kl_divergence,
     split_judgement,
 )
+from spade.normalization import SpectralNormConv2d
 from spade.semantics import semantics
 from utils.augmentation import Augmentation
-from utils.cache import cached
+from utils.batch_norm import synchronize_batch_norm
+from utils.cache import CachedScenes, cached
 from utils.images import save_image, u8_to_pm1
 from utils.labels import label_ids_to_colors
+from utils.progress import progress
 from utils.scenes import Scenes, open_scenes
 from utils.segmentation import load_segmentation
+from utils.training import PRECISIONS, make_accelerator
 from utils.weights import load_checkpoint, save_checkpoint
 
-GENERATOR_RATE, DISCRIMINATOR_RATE = 1e-4, 4e-4  # Adam, betas (0, 0.9)
-MATCHING_WEIGHT, PERCEPTUAL_WEIGHT = 10, 10
+History = dict[str, list[float]]  # of each loss one value a step, already times its weight
+MATCHING_WEIGHT, PERCEPTUAL_WEIGHT, KL_WEIGHT = 10, 10, 0.05
+DISCRIMINATOR_SPEED = 4  # times the generator's learning rate
+_CHECK_EVERY = 20  # steps; looking at a loss makes a GPU wait
+_POINTS = 200  # of a curve, where the history goes with the weights
+
+# How much of the learning rate is left after this share of the training, 0..1.
+SCHEDULES = {"linear": lambda done: min(1.0, 2 - 2 * done), "constant": lambda done: 1.0}
+
+
+class VariationalGenerator(nn.Module):
+    """Encoder and generator in a row: a photo's style, and its map, become a photo again.
+
+    Args:
+        encoder: None for a generator without a latent.
+
+    Source: Park et al., CVPR 2019, arXiv:1903.07291, figure 14.
+    """
+
+    def __init__(self, generator: SpadeGenerator, encoder: Encoder | None):
+        super().__init__()
+        latents = generator.z_dim, None if encoder is None else encoder.settings["z_dim"]
+        if latents[0] != latents[1]:
+            raise ValueError(
+                f"The generator's z_dim is {latents[0]}, the encoder's {latents[1]}: expected the "
+                "same, or no encoder for a generator without a latent."
+            )
+        self.generator, self.encoder = generator, encoder
+
+    def forward(
+        self, planes: Tensor, real_pm1: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """planes (B, 36, H, W), image_pm1, noise (B, z_dim) -> image_pm1, mu and logvar."""
+        if self.encoder is None:
+            return self.generator(planes), None, None
+        mu, logvar = self.encoder(real_pm1)
+        return self.generator(planes, mu + torch.exp(logvar / 2) * noise), mu, logvar
 
 
 def xavier_start(network: nn.Module, gain: float = 0.02) -> None:
@@ -47,56 +91,79 @@ def xavier_start(network: nn.Module, gain: float = 0.02) -> None:
             nn.init.zeros_(parameter)
 
 
-def training_batch(scenes: Scenes, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Random scenes, a pure function of step and seed -> semantics (B, 36, H, W), image_pm1.
+def training_batch(
+    scenes: Scenes,
+    step: int,
+    batch_size: int,
+    seed: int,
+    z_dim: int | None = None,
+    accelerator: Accelerator | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Random scenes, a pure function of step and seed -> semantics (B, 36, H, W), image_pm1, noise.
 
     Half of them are mirrored; half of the batches draw their edges from instances, half from the
-    label map alone, because a predicted map has no instances.
+    label map alone, because a predicted map has no instances.  Of several processes each gets its
+    part of the batch.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-    chosen = torch.randint(len(scenes), (batch_size,), generator=generator).tolist()
+    chosen = torch.randint(len(scenes), (batch_size,), generator=generator)
     with_instances = bool(torch.rand((), generator=generator) < 0.5)
-    pixels = scenes.batch(chosen)
-    if with_instances:
-        pixels = (*pixels, scenes.instance_batch(chosen))
-    augment = Augmentation(scenes.size, flip=0.5)
     seeds = torch.randint(2**62, (batch_size,), generator=generator)
-    image_u8, *maps = augment(*pixels, seeds=seeds)
-    return semantics(*maps), u8_to_pm1(image_u8)
+    noise = torch.randn(batch_size, z_dim or 0, generator=generator)
+    mine, device = slice(None), torch.device("cpu")
+    if accelerator is not None:
+        mine = slice(accelerator.process_index, None, accelerator.num_processes)
+        device = accelerator.device
+    pixels = scenes.batch(chosen[mine].tolist())
+    if with_instances:
+        pixels = (*pixels, scenes.instance_batch(chosen[mine].tolist()))
+    augment = Augmentation(scenes.size, flip=0.5)
+    image_u8, *maps = augment(*(x.to(device) for x in pixels), seeds=seeds[mine])
+    return semantics(*maps), u8_to_pm1(image_u8), noise[mine].to(device)
 
 
 def training_step(
-    generator: nn.Module,
+    network: nn.Module,
     discriminator: nn.Module,
     optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer],
     perceptual: PerceptualLoss | None,
-    planes: Tensor,
-    real_pm1: Tensor,
+    batch: tuple[Tensor, Tensor, Tensor],
     accelerator: Accelerator,
-) -> dict[str, float]:
-    """One step of the generator and one of the discriminator on the same batch -> the losses."""
-    fake_pm1 = generator(planes)
-    twice = planes.repeat(2, 1, 1, 1)
+    kl_weight: float = KL_WEIGHT,
+) -> dict[str, Tensor]:
+    """One step of the generator and one of the discriminator on the same batch -> the losses.
 
-    discriminator.requires_grad_(False)
-    fake, real = split_judgement(discriminator(twice, torch.cat([fake_pm1, real_pm1])))
-    losses = {
-        "adversarial": hinge_generator(fake),
-        "matching": MATCHING_WEIGHT * feature_matching(fake, real),
-    }
-    if perceptual is not None:
-        losses["perceptual"] = PERCEPTUAL_WEIGHT * perceptual(fake_pm1, real_pm1)
+    Both judge the same generated photos, where the published code draws them twice.
+    """
+    planes, real_pm1, noise = batch
+    twice = planes.repeat(2, 1, 1, 1)
+    # Its own weights stand still in the first half: there is no gradient to share among processes.
+    judge = accelerator.unwrap_model(discriminator)
+    judge.requires_grad_(False)
+    with accelerator.autocast():
+        fake_pm1, mu, logvar = network(planes, real_pm1, noise)
+        fake, real = split_judgement(judge(twice, torch.cat([fake_pm1, real_pm1])))
+        losses = {
+            "adversarial": hinge_generator(fake),
+            "matching": MATCHING_WEIGHT * feature_matching(fake, real),
+        }
+        if perceptual is not None:
+            losses["perceptual"] = PERCEPTUAL_WEIGHT * perceptual(fake_pm1, real_pm1)
+        if mu is not None:
+            losses["kl"] = kl_weight * kl_divergence(mu.float(), logvar.float())
     optimizers[0].zero_grad()
     accelerator.backward(sum(losses.values()))
     optimizers[0].step()
 
-    discriminator.requires_grad_(True)
-    fake, real = split_judgement(discriminator(twice, torch.cat([fake_pm1.detach(), real_pm1])))
-    losses["discriminator"] = hinge_discriminator(fake, real)
+    judge.requires_grad_(True)
+    with accelerator.autocast():
+        pairs = torch.cat([fake_pm1.detach(), real_pm1])
+        fake, real = split_judgement(discriminator(twice, pairs))
+        losses["discriminator"] = hinge_discriminator(fake, real)
     optimizers[1].zero_grad()
     accelerator.backward(losses["discriminator"])
     optimizers[1].step()
-    return {name: loss.item() for name, loss in losses.items()}
+    return {name: loss.detach() for name, loss in losses.items()}
 
 
 def train_spade(
@@ -104,76 +171,239 @@ def train_spade(
     discriminator: MultiscaleDiscriminator,
     scenes: Scenes,
     pictures: int,
+    encoder: Encoder | None = None,
     batch_size: int = 8,
     perceptual: PerceptualLoss | None = None,
+    learning_rate: float = 1e-4,
+    schedule: str = "linear",
+    kl_weight: float = KL_WEIGHT,
+    average: float = 0.999,
+    precision: str = "fp32",
     folder: str | Path | None = None,
     seed: int = 0,
     save_every: int = 1600,
     preview: Scenes | None = None,
-) -> list[dict[str, float]]:
-    """Train both networks in place until the generator has seen that many pictures.
+) -> History:
+    """Train all networks in place until the generator has seen that many pictures.
+
+    Generator and encoder end with the running mean of their weights, which draws better than the
+    last ones; they are ready to use, the checkpoint is what a training goes on from.
 
     Args:
         scenes: training scenes; cached() ones are much faster.
+        encoder: for a generator with a latent; it learns along.
+        batch_size: pictures a step, all processes together.
         perceptual: one more loss of the generator, or None.
-        folder: where checkpoints (and previews) are kept; a run that finds one there goes on.
+        learning_rate: of Adam (0, 0.9); the discriminator's is four times that.
+        schedule: "linear" falls to zero over the second half, "constant" does not fall.
+        kl_weight: of the latent's KL term: smaller, and z tells more; larger, and a z drawn at
+            random gives a better picture.
+        average: how much of the running mean is kept in a step, 0..1.
+        precision: "fp32", "bf16" or "fp16" (GPUs only); weights are kept in float32.
+        folder: where last.pt, a checkpoint, and previews are kept; a run that finds a checkpoint
+            goes on from it, and ends (on the CPU, with as many threads) with the same bits as one
+            that was never interrupted.  None keeps nothing.
+        seed: of the order of the scenes, their augmentation, and the noise of the latent.
         save_every: pictures between two checkpoints.
-        preview: scenes whose maps are drawn at each checkpoint into folder/preview_*.jpg.
+        preview: scenes that are drawn at each checkpoint into folder/preview_*.jpg.
 
     Returns:
-        The losses of every step.
+        Of each loss, already times its weight, a list with one value a step.
+
+    Raises:
+        ValueError: an unknown schedule or precision, an encoder that does not fit, or a checkpoint
+            of another training.
+        FloatingPointError: a loss is no number any more; names the step and what is left.
+        OSError: no room for the checkpoint; the one before it stays.
     """
-    accelerator = Accelerator()
-    device = accelerator.device
+    if schedule not in SCHEDULES:
+        raise ValueError(f"There is no schedule {schedule!r}: expected {', '.join(SCHEDULES)}.")
+    accelerator = make_accelerator(precision)
+    device, processes = accelerator.device, accelerator.num_processes
+    if batch_size % processes:
+        raise ValueError(f"A batch of {batch_size} can't be shared among {processes} processes.")
+    network = VariationalGenerator(generator, encoder)
+    if processes > 1:
+        synchronize_batch_norm(network)
+    for part in (network, discriminator, perceptual):
+        if part is not None:
+            part.to(device, memory_format=torch.channels_last)  # faster, on CPU and GPU
+    rates = (learning_rate, DISCRIMINATOR_SPEED * learning_rate)
     optimizers = tuple(
-        torch.optim.Adam(network.parameters(), rate, betas=(0.0, 0.9))
-        for network, rate in ((generator, GENERATOR_RATE), (discriminator, DISCRIMINATOR_RATE))
+        torch.optim.Adam(part.parameters(), rate, betas=(0.0, 0.9))
+        for part, rate in zip((network, discriminator), rates, strict=True)
     )
-    parts = {"generator": generator, "discriminator": discriminator}
-    parts |= {"generator_adam": optimizers[0], "discriminator_adam": optimizers[1]}
+    averaged = AveragedModel(network, avg_fn=_running_mean(average), use_buffers=True)
+    parts = {"network": network, "averaged": averaged, "discriminator": discriminator}
+    parts |= {"network_adam": optimizers[0], "discriminator_adam": optimizers[1]}
+    if accelerator.scaler is not None:  # fp16
+        parts["scaler"] = accelerator.scaler
     steps = pictures // batch_size
-    for network in (generator, discriminator, perceptual):
-        if network is not None:
-            network.to(device, memory_format=torch.channels_last)  # faster, on CPU and GPU
-    made_by = generator.settings | {"scenes": f"{scenes.dataset} {len(scenes)}", "seed": seed}
-    made_by |= {"batch_size": batch_size}
-    losses: list[dict[str, float]] = []
-    checkpoint = None if folder is None else Path(folder) / "last.pt"
-    if checkpoint is not None and checkpoint.is_file():
-        losses = load_checkpoint(checkpoint, parts, device, made_by)
-    prepared = accelerator.prepare(generator, discriminator, *optimizers)
-    start, first = time.perf_counter(), len(losses)
-    for step in range(len(losses), steps):
-        decay = min(1.0, 2 - 2 * step / steps)  # linear to 0 over the second half
-        for optimizer, rate in zip(optimizers, (GENERATOR_RATE, DISCRIMINATOR_RATE), strict=True):
-            optimizer.param_groups[0]["lr"] = rate * decay
-        generator.train()
-        discriminator.train()
-        planes, real_pm1 = (
-            x.to(device, memory_format=torch.channels_last)
-            for x in training_batch(scenes, step, batch_size, seed)
+    # What must not change between two parts of one training.
+    made_by = generator.settings | {
+        "scenes": f"{scenes.dataset} {len(scenes)}", "batch_size": batch_size, "seed": seed,
+        "learning_rate": learning_rate, "schedule": schedule, "kl_weight": kl_weight,
+        "average": average, "pictures": "any" if schedule == "constant" else pictures,
+    }  # fmt: skip
+    history: History = {}
+    folder = None if folder is None else Path(folder)
+    if folder is not None and (folder / "last.pt").is_file():
+        history = load_checkpoint(folder / "last.pt", parts, device, made_by)
+    prepared = accelerator.prepare(network, discriminator, *optimizers)
+    if isinstance(scenes, CachedScenes):
+        scenes = scenes.to(device)
+    network.train()
+    discriminator.train()
+    first, waiting, start = len(history.get("adversarial", ())), [], time.perf_counter()
+    bar = progress(range(first, steps), "training", hidden=not accelerator.is_main_process)
+    for step in bar:
+        for optimizer, rate in zip(optimizers, rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate * SCHEDULES[schedule](step / steps)
+        batch = training_batch(scenes, step, batch_size, seed, generator.z_dim, accelerator)
+        batch = (*(x.to(memory_format=torch.channels_last) for x in batch[:2]), batch[2])
+        waiting.append(
+            training_step(*prepared[:2], prepared[2:], perceptual, batch, accelerator, kl_weight)
         )
-        losses.append(
-            training_step(*prepared[:2], prepared[2:], perceptual, planes, real_pm1, accelerator)
-        )
+        averaged.update_parameters(network)
         seen = (step + 1) * batch_size
-        if checkpoint is not None and (seen % save_every < batch_size or step + 1 == steps):
-            save_checkpoint(checkpoint, parts, losses, made_by)
+        is_due = seen % save_every < batch_size or step + 1 == steps
+        if is_due or len(waiting) == _CHECK_EVERY:
+            try:
+                _collect(history, waiting, accelerator)
+            except FloatingPointError as error:
+                raise FloatingPointError(_after_divergence(error, folder)) from error
+            waiting = []
+            bar.set_postfix_str(_figures(history, 1), refresh=False)
+        if is_due and folder is not None and accelerator.is_main_process:
+            save_checkpoint(folder / "last.pt", parts, history, made_by)
             rate = (step + 1 - first) * batch_size / (time.perf_counter() - start)
-            figures = ", ".join(f"{name} {value:.2f}" for name, value in losses[-1].items())
-            print(f"{seen} pictures, {rate:.1f} a second: {figures}", flush=True)
+            line = f"{seen} pictures, {rate:.1f} a second: {_figures(history, 100)}"
+            accelerator.print(line, flush=True)
             if preview is not None:
-                save_preview(generator, preview, Path(folder) / f"preview_{seen:06d}.jpg")
-    generator.eval()
-    return losses
+                save_preview(settled(averaged), preview, folder / f"preview_{seen:06d}.jpg")
+    accelerator.wait_for_everyone()
+    # Accelerate has put the precision into forward(); from here on it is float32 again.
+    for part in prepared[:2]:
+        accelerator.unwrap_model(part, keep_fp32_wrapper=False)
+    network.load_state_dict(settled(averaged).state_dict())
+    network.eval()
+    generator.history = {name: _thinned(values) for name, values in history.items()}
+    return history
 
 
-def save_preview(generator: SpadeGenerator, scenes: Scenes, path: Path) -> None:
-    """Photo, map and generated photo of each scene, one row each, as one picture."""
+def _running_mean(keep: float):
+    """The averaging of AveragedModel; in the first steps it keeps less, to forget the start."""
+
+    def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+        if not current.is_floating_point():
+            return current
+        kept = min(keep, (1 + int(count)) / (10 + int(count)))
+        return averaged.lerp(current.to(averaged.dtype), 1 - kept)
+
+    return average
+
+
+@torch.no_grad()
+def settled(averaged: AveragedModel) -> VariationalGenerator:
+    """A copy of the averaged networks that can be used, in evaluation mode.
+
+    The mean of singular vectors is none of the mean weight: they are found anew.
+    """
+    network = copy.deepcopy(averaged.module).eval()
+    for module in network.modules():
+        if isinstance(module, SpectralNormConv2d):
+            for _ in range(10):
+                module.power_iteration()
+    return network
+
+
+def _collect(history: History, waiting: list[dict[str, Tensor]], accelerator: Accelerator) -> None:
+    """Add the losses of some steps, the mean of all processes, to the history."""
+    names = list(waiting[0])
+    losses = torch.stack([torch.stack([step[name].float() for name in names]) for step in waiting])
+    losses = accelerator.reduce(losses, "mean").cpu()  # (steps, losses), in all processes alike
+    if not losses.isfinite().all():
+        row, column = (~losses.isfinite()).nonzero()[0].tolist()
+        step = len(history.get(names[0], ())) + row + 1
+        raise FloatingPointError(
+            f"The {names[column]} loss is {losses[row, column]} in step {step}"
+        )
+    for name, values in zip(names, losses.T.tolist(), strict=True):
+        history.setdefault(name, []).extend(values)
+
+
+def _after_divergence(error: FloatingPointError, folder: Path | None) -> str:
+    last = None if folder is None else folder / "last.pt"
+    kept = "nothing was kept before it"
+    if last is not None and last.is_file():
+        kept = f"{last} holds the last good checkpoint"
+    return (
+        f"{error}: the training has diverged, and {kept}. Start again with a smaller "
+        'learning_rate, or with precision="bf16" or "fp32" if it was "fp16".'
+    )
+
+
+def _figures(history: History, steps: int) -> str:
+    """The mean of each loss over the last steps, for people."""
+    means = {name: sum(values[-steps:]) / len(values[-steps:]) for name, values in history.items()}
+    return ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
+
+
+def _thinned(values: list[float]) -> list[float]:
+    """The means of at most so many equal stretches, to go with the weights."""
+    stretch = math.ceil(len(values) / _POINTS)
+    parts = (values[start : start + stretch] for start in range(0, len(values), stretch or 1))
+    return [round(sum(part) / len(part), 4) for part in parts]
+
+
+@torch.no_grad()
+def named_styles(encoder: Encoder, scenes: Scenes, batch_size: int = 32) -> dict[str, Tensor]:
+    """The mean latent of each city, each time of day, and each pair of them -> (z_dim,) each.
+
+    Names are those of the scenes: "dusk", "Sonnental", and "Sonnental, dusk" for a pair; a data set
+    that has only one city or one time of day has no pairs.
+    """
+    device = next(encoder.parameters()).device
+    latents: dict[str, list[Tensor]] = {}
+    for indices in progress(torch.arange(len(scenes)).split(batch_size), "styles"):
+        part = [scenes[int(index)] for index in indices]
+        image_u8 = torch.stack([scene.image_u8 for scene in part]).to(device)
+        for scene, mu in zip(part, encoder(u8_to_pm1(image_u8))[0].cpu(), strict=True):
+            pair = (scene.city, scene.time_of_day)
+            for name in (*pair, ", ".join(pair)):
+                latents.setdefault(name, []).append(mu)
+    means = {name: torch.stack(values).mean(0) for name, values in latents.items()}
+    singles = [name for name in means if ", " not in name]
+    pairs = [name for name in means if ", " in name]
+    # With one city, "Cambridge, dusk" would be "dusk" again.
+    several = min(len({name.split(", ")[side] for name in pairs}) for side in (0, 1)) > 1
+    return {name: means[name] for name in sorted(singles) + (sorted(pairs) if several else [])}
+
+
+@torch.no_grad()
+def save_preview(network: VariationalGenerator, scenes: Scenes, path: Path) -> None:
+    """Of each scene a row: photo, map, the photo drawn in its own style, and in the style z = 0.
+
+    Without an encoder there is no choice of style: the last column is missing.
+    """
     image_u8, label_ids = scenes.batch(range(len(scenes)))
-    generated_u8 = generator.synthesize(label_ids).cpu()
-    columns = torch.cat([image_u8, label_ids_to_colors(label_ids), generated_u8], dim=-1)
+    generator, encoder = network.generator, network.encoder
+    styles = [None]
+    if encoder is not None:
+        device = next(encoder.parameters()).device
+        styles = [encoder(u8_to_pm1(image_u8.to(device)))[0], None]
+    drawn = [generator.synthesize(label_ids, z=z).cpu() for z in styles]
+    columns = torch.cat([image_u8.cpu(), label_ids_to_colors(label_ids).cpu(), *drawn], dim=-1)
     save_image(torch.cat(list(columns), dim=-2), path)
+
+
+def perceptual_loss(name: str) -> PerceptualLoss | None:
+    """The loss of that name: "none", "vgg19", or the file of a segmentation network's weights."""
+    if name == "none":
+        return None
+    if name == "vgg19":
+        return PerceptualLoss.of_vgg19()
+    return PerceptualLoss.of_segmentation(load_segmentation(name)[0])
 
 
 def main() -> None:
@@ -181,61 +411,78 @@ def main() -> None:
     parser.add_argument("--dataset", default="toy", choices=("toy", "camvid", "cityscapes"))
     parser.add_argument("--root", help="the data set's folder")
     parser.add_argument("--size", default="256x128", help="WIDTHxHEIGHT")
-    parser.add_argument("--times-of-day", nargs="*", help="only scenes of these; all by default")
-    parser.add_argument("--ngf", type=int, default=24, help="width of the generator's last block")
-    parser.add_argument("--hidden", type=int, default=32, help="width of SPADE's hidden layer")
-    parser.add_argument("--max-channels", type=int, default=192, help="no block is wider")
+    parser.add_argument("--scenes", type=int, help="how many training scenes; all by default")
+    parser.add_argument("--ngf", type=int, default=32, help="width of the generator's last block")
+    parser.add_argument("--hidden", type=int, default=48, help="width of SPADE's hidden layer")
+    parser.add_argument("--max-channels", type=int, default=256, help="no block is wider")
     parser.add_argument("--upsampling", default="more", choices=("normal", "more", "most"))
+    parser.add_argument("--z-dim", type=int, default=64, help="numbers in the latent; 0 for none")
+    parser.add_argument("--encoder-ngf", type=int, default=16, help="width of the encoder")
     parser.add_argument("--ndf", type=int, default=32, help="width of the discriminator")
     parser.add_argument("--pictures", type=int, default=20_000, help="to train on, in all")
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--perceptual", help="weights of a segmentation network")
+    parser.add_argument("--batch-size", type=int, default=8, help="all processes together")
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--schedule", default="linear", choices=tuple(SCHEDULES))
+    parser.add_argument("--kl-weight", type=float, default=KL_WEIGHT)
+    parser.add_argument("--precision", default="fp32", choices=tuple(PRECISIONS))
+    parser.add_argument(
+        "--perceptual", default="none", help="none, vgg19, or weights of a segmentation network"
+    )
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", default="data/cache", help="folder for decoded scenes")
-    parser.add_argument("--start", type=Path, help="last.pt of a run whose networks to start from")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="last.pt of a run to start from; one of half the size and --upsampling normal, for "
+        "--upsampling more, has the same start grid and so the same weights",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint and weights")
     arguments = parser.parse_args()
 
     width, height = size = tuple(int(side) for side in arguments.size.split("x"))
     train_scenes, val_scenes = (
-        cached(open_scenes(arguments.dataset, split, arguments.root, size), arguments.cache)
-        for split in ("train", "val")
+        open_scenes(arguments.dataset, split, arguments.root, size) for split in ("train", "val")
     )
-    if arguments.times_of_day:
-        train_scenes, val_scenes = (
-            scenes.subset(
-                index
-                for index, scene in enumerate(scenes)
-                if scene.time_of_day in arguments.times_of_day
-            )
-            for scenes in (train_scenes, val_scenes)
-        )
-    torch.manual_seed(0)
+    train_scenes = cached(train_scenes[: arguments.scenes], arguments.cache)
+    torch.manual_seed(arguments.seed)
+    z_dim = arguments.z_dim or None
     generator = SpadeGenerator(
         arguments.ngf,
         arguments.upsampling,
-        size=size,
-        hidden=arguments.hidden,
+        z_dim,
+        size,
+        arguments.hidden,
         max_channels=arguments.max_channels,
     )
+    encoder = Encoder(arguments.encoder_ngf, z_dim) if z_dim else None
     discriminator = MultiscaleDiscriminator(arguments.ndf)
-    for network in (generator, discriminator):
-        xavier_start(network)
+    network = VariationalGenerator(generator, encoder)
+    for part in (network, discriminator):
+        xavier_start(part)
     if arguments.start:
-        networks = {"generator": generator, "discriminator": discriminator}
-        load_checkpoint(arguments.start, networks, "cpu", generator.settings)
-    perceptual = None
-    if arguments.perceptual:
-        perceptual = PerceptualLoss(load_segmentation(arguments.perceptual)[0])
+        parts = {"network": network, "discriminator": discriminator}
+        load_checkpoint(arguments.start, parts, "cpu", made_by={})
     train_spade(
         generator,
         discriminator,
         train_scenes,
         arguments.pictures,
+        encoder,
         arguments.batch_size,
-        perceptual,
-        arguments.out,
-        preview=val_scenes[:4],
+        perceptual_loss(arguments.perceptual),
+        arguments.learning_rate,
+        arguments.schedule,
+        arguments.kl_weight,
+        precision=arguments.precision,
+        folder=arguments.out,
+        seed=arguments.seed,
+        preview=val_scenes.spread(4),
     )
+    if not Accelerator().is_main_process:
+        return
+    if encoder is not None:
+        generator.styles = named_styles(encoder, train_scenes)
+        save_encoder(encoder, arguments.out / "encoder.safetensors", compact=True)
     save_generator(generator, arguments.out / "generator.safetensors", compact=True)
     print(f"wrote {arguments.out / 'generator.safetensors'}")
 

@@ -200,7 +200,7 @@ def test_pretrained_takes_the_weights_that_torchvision_gives(head, monkeypatch):
 @pytest.mark.parametrize("error", [URLError("no route to host"), ConnectionResetError("reset")])
 def test_no_network(error, monkeypatch):
     monkeypatch.setitem(segmentation.BACKBONES, "resnet18", Weights(error))
-    message = r"ImageNet weights of resnet18 could not be downloaded .*resnet18-.*\.pth into "
+    message = r"ImageNet weights .*resnet18-.*\.pth could not be downloaded .* into "
     with pytest.raises(RuntimeError, match=message + r".*checkpoints, or .*pretrained=False"):
         SegmentationNet("resnet18", pretrained=True)
 

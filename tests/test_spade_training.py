@@ -1,23 +1,38 @@
-"""The losses of SPADE by hand, and a training that can be interrupted."""
+"""The losses of SPADE by hand, styles, and a training that can be interrupted."""
 
 import copy
+import math
+import os
+import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 import spade
+from spade import losses as losses_module
 from spade import training
 from spade.losses import (
     PerceptualLoss,
     feature_matching,
     hinge_discriminator,
     hinge_generator,
+    kl_divergence,
     split_judgement,
 )
-from spade.training import save_preview, train_spade, training_batch, xavier_start
+from spade.training import (
+    VariationalGenerator,
+    named_styles,
+    save_preview,
+    settled,
+    train_spade,
+    training_batch,
+    xavier_start,
+)
 from utils import scenes as scenes_module
 from utils.cache import cached
+from utils.files import PROJECT
 from utils.images import read_image, u8_to_pm1
 from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet, save_segmentation
@@ -67,6 +82,16 @@ def test_feature_matching_moves_the_fake_only():
     assert fake[0][0].grad.tolist() == [1, 1] and real[0][0].grad is None
 
 
+def test_kl_divergence_by_hand():
+    assert kl_divergence(torch.zeros(2, 3), torch.zeros(2, 3)).item() == 0
+    mu, logvar = torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.zeros(2, 2)
+    assert kl_divergence(mu, logvar).item() == pytest.approx(0.5 / 2)  # the mean of two pictures
+    # A variance of e: 0.5 (e - 1 - 1)
+    assert kl_divergence(torch.zeros(1, 1), torch.ones(1, 1)).item() == pytest.approx(
+        0.5 * (math.e - 2)
+    )
+
+
 @pytest.fixture(scope="module")
 def segmenter():
     torch.manual_seed(0)
@@ -78,7 +103,7 @@ def photos(seed=0):
 
 
 def test_perceptual_loss(segmenter):
-    perceptual = PerceptualLoss(copy.deepcopy(segmenter))
+    perceptual = PerceptualLoss.of_segmentation(copy.deepcopy(segmenter))
     one, other = photos(0).requires_grad_(), photos(1)
     assert perceptual(one, one.detach()).item() == 0
     loss = perceptual(one, other)
@@ -89,7 +114,7 @@ def test_perceptual_loss(segmenter):
 
 
 def test_perceptual_loss_reads_the_first_three_stages(segmenter):
-    perceptual = PerceptualLoss(copy.deepcopy(segmenter))
+    perceptual = PerceptualLoss.of_segmentation(copy.deepcopy(segmenter))
     names = [[type(layer).__name__ for layer in stage] for stage in perceptual.stages]
     assert names == [
         ["Conv2d", "BatchNorm2d", "ReLU"],
@@ -100,7 +125,7 @@ def test_perceptual_loss_reads_the_first_three_stages(segmenter):
 
 
 def test_perceptual_loss_is_frozen(segmenter):
-    perceptual = PerceptualLoss(copy.deepcopy(segmenter).train())
+    perceptual = PerceptualLoss.of_segmentation(copy.deepcopy(segmenter).train())
     before = copy.deepcopy(perceptual.state_dict())
     assert perceptual.train() is perceptual and not any(x.training for x in perceptual.modules())
     torch.nn.Sequential(perceptual).train()
@@ -108,6 +133,27 @@ def test_perceptual_loss_is_frozen(segmenter):
     assert not any(parameter.requires_grad for parameter in perceptual.parameters())
     perceptual(photos(0), photos(1))
     assert all(torch.equal(value, before[key]) for key, value in perceptual.state_dict().items())
+
+
+def test_vgg19_is_cut_where_the_recipe_cuts_it(monkeypatch):
+    def random_weights(weights, instead):
+        assert weights.url.endswith("vgg19-dcbb9e9d.pth") and "segmentation" in instead
+        with torch.random.fork_rng():
+            return losses_module.models.vgg19().state_dict()
+
+    monkeypatch.setattr(losses_module, "imagenet_weights", random_weights)
+    perceptual = PerceptualLoss.of_vgg19()
+    convolutions = [sum(type(x).__name__ == "Conv2d" for x in stage) for stage in perceptual.stages]
+    assert convolutions == [1, 2, 2, 4, 4]  # up to relu1_1, relu2_1, relu3_1, relu4_1, relu5_1
+    assert [stage[-1].__class__.__name__ for stage in perceptual.stages] == ["ReLU"] * 5
+    one, other = photos(0), photos(1)
+    assert perceptual(one, one).item() == 0 and perceptual(one, other).item() > 0
+    # By hand: the weights of the recipe, and no layer that changes another's output afterwards.
+    expected, x, y = 0.0, *(losses_module.pm1_to_imagenet(part) for part in (one, other))
+    for stage, weight in zip(perceptual.stages, (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1), strict=True):
+        x, y = stage(x), stage(y)
+        expected += weight * (x - y).abs().mean().item()
+    assert perceptual(one, other).item() == pytest.approx(expected, rel=1e-4)
 
 
 # ------------------------------------------------------------------------------ the start
@@ -131,13 +177,14 @@ def streets(tmp_path_factory):
 
 
 def test_a_batch_depends_on_its_step_only(streets):
-    planes, image_pm1 = training_batch(streets, step=5, batch_size=3, seed=0)
+    planes, image_pm1, noise = training_batch(streets, step=5, batch_size=3, seed=0, z_dim=4)
+    assert noise.shape == (3, 4) and noise.std() > 0.3
     assert planes.shape == (3, 36, 64, 64) and image_pm1.shape == (3, 3, 64, 64)
     assert image_pm1.dtype == torch.float32 and -1 <= image_pm1.min() < image_pm1.max() <= 1
     torch.manual_seed(7)
     training_batch(streets, 4, 3, 0)
-    again = training_batch(streets, 5, 3, 0)
-    assert torch.equal(again[0], planes) and torch.equal(again[1], image_pm1)
+    again = training_batch(streets, 5, 3, 0, 4)
+    assert all(map(torch.equal, again, (planes, image_pm1, noise)))
     for step, seed in ((6, 0), (5, 1)):
         assert not torch.equal(training_batch(streets, step, 3, seed)[1], image_pm1)
 
@@ -153,7 +200,7 @@ def test_batches_are_mirrored_as_a_whole_and_see_instances_at_times(streets):
     assert not torch.equal(expected[True], expected[False])  # the scene has instances to see
     kinds = []
     for step in range(40):
-        planes, image_pm1 = training_batch(one, step, 1, 0)
+        planes, image_pm1, _ = training_batch(one, step, 1, 0)
         mirrored = not torch.equal(image_pm1, photo)
         if mirrored:
             planes, image_pm1 = planes.flip(-1), image_pm1.flip(-1)
@@ -168,9 +215,15 @@ def test_batches_are_mirrored_as_a_whole_and_see_instances_at_times(streets):
 
 
 def tiny_networks(seed=0):
+    """Generator, discriminator, encoder."""
     torch.manual_seed(seed)
-    generator = spade.SpadeGenerator(ngf=2, hidden=4, upsampling="more", size=(64, 64))
-    return generator, spade.MultiscaleDiscriminator(ndf=2)
+    generator = spade.SpadeGenerator(ngf=2, hidden=4, upsampling="more", z_dim=3, size=(64, 64))
+    return generator, spade.MultiscaleDiscriminator(ndf=2), spade.Encoder(ngf=2, z_dim=3)
+
+
+def train(networks, scenes, pictures, **settings):
+    generator, discriminator, encoder = networks
+    return train_spade(generator, discriminator, scenes, pictures, encoder, **settings)
 
 
 def state_of(networks):
@@ -182,38 +235,50 @@ def differing(one, other):
     return sum(not torch.equal(a, b) for a, b in pairs)
 
 
-def test_two_steps_change_the_weights_of_both(streets, segmenter):
+def test_two_steps_change_the_weights_of_all(streets, segmenter):
     networks = tiny_networks()
     before = state_of(networks)
-    perceptual = PerceptualLoss(copy.deepcopy(segmenter))
+    perceptual = PerceptualLoss.of_segmentation(copy.deepcopy(segmenter))
     frozen = copy.deepcopy(perceptual.state_dict())
-    losses = train_spade(*networks, streets, 4, batch_size=2, perceptual=perceptual)
-    assert len(losses) == 2
-    assert set(losses[0]) == {"adversarial", "matching", "perceptual", "discriminator"}
-    assert all(torch.tensor(list(step.values())).isfinite().all() for step in losses)
-    assert losses[0]["perceptual"] > 0
+    history = train(networks, streets, 4, batch_size=2, perceptual=perceptual)
+    assert list(history) == ["adversarial", "matching", "perceptual", "kl", "discriminator"]
+    assert all(len(values) == 2 and all(map(math.isfinite, values)) for values in history.values())
+    assert min(history["perceptual"] + history["kl"]) > 0
+    assert networks[0].history["kl"] == pytest.approx(history["kl"], abs=1e-3)
     for network, state in zip(networks, before, strict=True):
         weights = [key for key, parameter in network.named_parameters() if parameter.dim() > 1]
         moved = [key for key in weights if not torch.equal(network.state_dict()[key], state[key])]
         assert moved == weights
     assert all(torch.equal(value, frozen[key]) for key, value in perceptual.state_dict().items())
-    assert not networks[0].training
+    assert not networks[0].training and not networks[2].training
     assert all(parameter.requires_grad for parameter in networks[1].parameters())
+
+
+def test_without_a_latent(streets):
+    torch.manual_seed(0)
+    generator = spade.SpadeGenerator(ngf=2, hidden=4, size=(64, 64))
+    history = train_spade(generator, tiny_networks()[1], streets, 2, batch_size=2)
+    assert list(history) == ["adversarial", "matching", "discriminator"]
+    with pytest.raises(ValueError, match="z_dim is None, the encoder's 3: expected the same"):
+        VariationalGenerator(generator, tiny_networks()[2])
+    with pytest.raises(ValueError, match="z_dim is 3, the encoder's None"):
+        train_spade(*tiny_networks()[:2], streets, 2)
 
 
 @pytest.mark.parametrize("learner", ["generator", "discriminator"])
 def test_each_network_learns_its_own_side(streets, learner):
     """One of them stands still: the other makes photos more alike, or tells them apart."""
-    generator, discriminator = tiny_networks()
+    generator, discriminator, encoder = tiny_networks()
+    network = VariationalGenerator(generator, encoder)
     rates = (4e-3, 0.0) if learner == "generator" else (0.0, 4e-3)
     optimizers = tuple(
-        torch.optim.Adam(network.parameters(), rate, betas=(0.0, 0.9))
-        for network, rate in zip((generator, discriminator), rates, strict=True)
+        torch.optim.Adam(part.parameters(), rate, betas=(0.0, 0.9))
+        for part, rate in zip((network, discriminator), rates, strict=True)
     )
-    batch = training_batch(streets, 0, 2, 0)
+    batch = training_batch(streets, 0, 2, 0, 3)
     accelerator = training.Accelerator()
     losses = [
-        training.training_step(generator, discriminator, optimizers, None, *batch, accelerator)
+        training.training_step(network, discriminator, optimizers, None, batch, accelerator)
         for _ in range(12)
     ]
     first, last = losses[0], losses[-1]
@@ -225,23 +290,58 @@ def test_each_network_learns_its_own_side(streets, learner):
         assert last["adversarial"] > first["adversarial"] + 0.2
 
 
-def test_the_rates_fall_to_zero_over_the_second_half(streets, monkeypatch):
+@pytest.mark.parametrize("schedule", ["linear", "constant"])
+def test_the_rates_fall_to_zero_over_the_second_half(streets, monkeypatch, schedule):
     rates = []
 
-    def record(generator, discriminator, optimizers, *arguments):
+    def record(network, discriminator, optimizers, *arguments):
         rates.append([optimizer.param_groups[0]["lr"] for optimizer in optimizers])
-        return {}
+        return {"adversarial": torch.zeros(())}
 
     monkeypatch.setattr(training, "training_step", record)
-    train_spade(*tiny_networks(), streets, 4, batch_size=1)
-    assert [x for x, _ in rates] == pytest.approx([1e-4, 1e-4, 1e-4, 0.5e-4])
-    assert [x for _, x in rates] == pytest.approx([4e-4, 4e-4, 4e-4, 2e-4])
+    train(tiny_networks(), streets, 4, batch_size=1, schedule=schedule)
+    last = {"linear": 0.5, "constant": 1}[schedule]
+    assert [x for x, _ in rates] == pytest.approx([1e-4, 1e-4, 1e-4, last * 1e-4])
+    assert [x for _, x in rates] == pytest.approx([4e-4, 4e-4, 4e-4, last * 4e-4])
+    with pytest.raises(ValueError, match="no schedule 'cosine': expected linear, constant"):
+        train(tiny_networks(), streets, 4, schedule="cosine")
+
+
+def test_the_networks_end_as_the_running_mean(streets, tmp_path):
+    settings = {"batch_size": 2, "learning_rate": 1e-2, "folder": tmp_path}
+    networks = tiny_networks()
+    train(networks, streets, 12, **settings)
+    last = torch.load(tmp_path / "last.pt", weights_only=True)
+    bias = "conv_img.bias"
+    mean, current = last["averaged"], last["network"]
+    assert torch.equal(networks[0].state_dict()[bias], mean[f"module.generator.{bias}"])
+    assert not torch.equal(networks[0].state_dict()[bias], current[f"generator.{bias}"])
+    # A mean weight has a singular value of its own, and the network divides by that one.
+    layer = networks[0].head_0.conv_0
+    largest = torch.linalg.matrix_norm(layer.normalized_weight().flatten(1), 2)
+    assert largest.item() == pytest.approx(1, abs=0.02)
+
+
+def test_the_running_mean_by_hand():
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1, bias=False), torch.nn.BatchNorm2d(1))
+    averaged = training.AveragedModel(network, avg_fn=training._running_mean(0.3), use_buffers=True)
+    values = [1.0, 2.0, 4.0]
+    for value in values:
+        torch.nn.init.constant_(network[0].weight, value)
+        network[1].num_batches_tracked += 1
+        averaged.update_parameters(network)
+    # The first counts as it is; then 2/11 of the old one is kept, then 3/12.
+    second = 2 / 11 * 1 + 9 / 11 * 2
+    expected = 3 / 12 * second + 9 / 12 * 4
+    assert averaged.module[0].weight.item() == pytest.approx(expected)
+    assert averaged.module[1].num_batches_tracked.item() == 3
+    assert settled(averaged)[0].weight.item() == pytest.approx(expected)
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(streets, tmp_path, monkeypatch, capsys):
-    settings = {"pictures": 8, "batch_size": 2, "save_every": 2, "folder": tmp_path / "run"}
+    settings = {"batch_size": 2, "save_every": 2, "folder": tmp_path / "run", "precision": "bf16"}
     whole = tiny_networks()
-    expected = train_spade(*whole, streets, **settings | {"folder": None})
+    expected = train(whole, streets, 8, **settings | {"folder": None})
     assert capsys.readouterr().out == ""
 
     def interrupted(scenes, step, *arguments):
@@ -251,22 +351,142 @@ def test_interrupted_and_resumed_equals_uninterrupted(streets, tmp_path, monkeyp
 
     monkeypatch.setattr(training, "training_batch", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train_spade(*tiny_networks(), streets, **settings | {"save_every": 4})
+        train(tiny_networks(), streets, 8, **settings | {"save_every": 4})
     monkeypatch.undo()
     assert capsys.readouterr().out.startswith("4 pictures, ")  # so the third step was lost
 
     resumed = tiny_networks(seed=1)  # their own weights do not matter
-    losses = train_spade(*resumed, streets, preview=streets[:2], **settings)
-    assert losses == expected and len(losses) == 4
+    history = train(resumed, streets, 8, preview=streets[:2], **settings)
+    assert history == expected and len(history["matching"]) == 4
     assert differing(state_of(resumed), state_of(whole)) == 0
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
     assert names == ["last.pt", "preview_000006.jpg", "preview_000008.jpg"]
+    with pytest.raises(
+        ValueError, match=r"last\.pt is the checkpoint of another training, with kl"
+    ):
+        train(tiny_networks(), streets, 8, kl_weight=1.0, **settings)
+
+
+def test_a_loss_that_is_no_number(streets, tmp_path, monkeypatch):
+    def diverging(step):
+        def loss(*arguments):
+            calls.append(1)
+            return feature_matching(*arguments) * (math.nan if len(calls) == step else 1)
+
+        calls = []
+        monkeypatch.setattr(training, "feature_matching", loss)
+
+    settings = {"batch_size": 2, "save_every": 4}
+    diverging(step=4)
+    message = r"The matching loss is nan in step 4: .*last\.pt holds the last good checkpoint"
+    with pytest.raises(FloatingPointError, match=message):
+        train(tiny_networks(), streets, 8, folder=tmp_path, **settings)
+    kept = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert len(kept["record"]["matching"]) == 2
+    assert all(x.isfinite().all() for x in kept["network"].values())
+    diverging(step=1)
+    with pytest.raises(FloatingPointError, match="in step 1: .*nothing was kept"):
+        train(tiny_networks(), streets, 8, **settings)
+
+
+def test_two_processes_learn_what_one_does(tmp_path):
+    line = "-m spade.training --size 64x64 --scenes 8 --ngf 2 --ndf 2 --hidden 4 --z-dim 4"
+    line += " --encoder-ngf 2 --pictures 8 --batch-size 4 --learning-rate 1e-3"
+    line += f" --cache {tmp_path / 'cache'} --out"
+    launch = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1"
+    launch += " --mixed_precision no --dynamo_backend no"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COURSE_PROGRESS": "0"}
+    for name, start in (("one", ""), ("two", launch)):
+        command = [sys.executable, *start.split(), *line.split(), str(tmp_path / name)]
+        done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (
+        spade.load_generator(tmp_path / name / "generator.safetensors") for name in ("one", "two")
+    )
+    assert list(one.history) == list(two.history) and len(one.history["matching"]) == 2
+    for name, values in one.history.items():
+        assert two.history[name] == pytest.approx(values, abs=1e-3), name
+    assert list(one.styles) == list(two.styles)
+
+
+# ------------------------------------------------------------------------------ styles
+
+
+class Mean(torch.nn.Module):
+    """An encoder whose latent is the mean colour: so that means of it are easy to tell."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, image_pm1):
+        return image_pm1.mean((2, 3)), None
+
+
+def test_styles_are_mean_latents(streets):
+    class Told:
+        def __init__(self, places):
+            self.scenes = [
+                replace(scene, city=city, time_of_day=time)
+                for scene, (city, time) in zip(streets, places, strict=True)
+            ]
+
+        def __len__(self):
+            return len(self.scenes)
+
+        def __getitem__(self, index):
+            return self.scenes[index]
+
+    places = [("A", "noon"), ("A", "dusk"), ("B", "noon")] * 2
+    styles = named_styles(Mean(), Told(places), batch_size=4)
+    assert list(styles) == ["A", "B", "dusk", "noon", "A, dusk", "A, noon", "B, noon"]
+    colors = torch.stack([u8_to_pm1(scene.image_u8).mean((1, 2)) for scene in streets])
+    torch.testing.assert_close(styles["A"], colors[[0, 1, 3, 4]].mean(0))
+    torch.testing.assert_close(styles["noon"], colors[[0, 2, 3, 5]].mean(0))
+    torch.testing.assert_close(styles["A, dusk"], colors[[1, 4]].mean(0))
+    assert list(named_styles(Mean(), Told([("A", "noon"), ("A", "dusk")] * 3))) == [
+        "A", "dusk", "noon",
+    ]  # fmt: skip
+
+
+def test_styles_history_and_encoder_come_back_from_their_files(tmp_path):
+    generator, _, encoder = tiny_networks()
+    generator.styles = {"Sonnental, dusk": torch.tensor([1.0, -2.0, 0.25])}
+    generator.history = {"matching": [3.0, 2.5]}
+    spade.save_generator(generator, tmp_path / "generator.safetensors", compact=True)
+    read = spade.load_generator(tmp_path / "generator.safetensors")
+    assert read.history == generator.history
+    assert read.style("Sonnental, dusk").tolist() == [[1.0, -2.0, 0.25]]
+    with pytest.raises(ValueError, match="no style 'dawn'; its styles: Sonnental, dusk"):
+        read.style("dawn")
+    spade.save_encoder(encoder, tmp_path / "encoder.safetensors")
+    again = spade.load_encoder(tmp_path / "encoder.safetensors")
+    photo = photos()
+    for one, other in zip(encoder.eval()(photo), again(photo), strict=True):
+        torch.testing.assert_close(one, other)
+    with pytest.raises(ValueError, match="generator.safetensors holds no style encoder: expected"):
+        spade.load_encoder(tmp_path / "generator.safetensors")
+    with pytest.raises(ValueError, match="encoder.safetensors was not written by spade.save_gen"):
+        spade.load_generator(tmp_path / "encoder.safetensors")
+
+
+def test_one_style_for_several_maps(streets):
+    generator = tiny_networks()[0].eval()
+    xavier_start(generator, gain=1)
+    label_ids = streets.batch(range(2))[1]
+    z = torch.randn(1, 3, generator=torch.Generator().manual_seed(0))
+    both = generator.synthesize(label_ids, z=z)
+    assert torch.equal(both, generator.synthesize(label_ids, z=z.expand(2, 3)))
+    assert not torch.equal(both, generator.synthesize(label_ids))
+    planes = spade.semantics(label_ids)
+    torch.testing.assert_close(generator(planes, z), generator(planes, z.expand(2, 3)))
 
 
 def test_preview(streets, tmp_path):
-    save_preview(tiny_networks()[0], streets[:3], tmp_path / "preview.png")
+    generator, _, encoder = tiny_networks()
+    save_preview(VariationalGenerator(generator, encoder), streets[:3], tmp_path / "preview.png")
     picture = read_image(tmp_path / "preview.png")
-    assert picture.shape == (3, 3 * 64, 3 * 64)
+    assert picture.shape == (3, 3 * 64, 4 * 64)
     assert torch.equal(picture[:, 64:128, :64], streets[1].image_u8)
 
 
@@ -278,18 +498,23 @@ def test_the_command(segmenter, tmp_path, monkeypatch, capsys):
     save_segmentation(segmenter, tmp_path / "segmentation.safetensors")
 
     def run(*arguments):
-        line = f"training --size 64x64 --ngf 2 --ndf 2 --hidden 4 --cache {tmp_path / 'cache'}"
+        line = "training --ngf 2 --ndf 2 --hidden 4 --z-dim 4 --encoder-ngf 2"
+        line += f" --cache {tmp_path / 'cache'} --batch-size 2"
         monkeypatch.setattr(sys, "argv", [*line.split(), *map(str, arguments)])
         training.main()
 
-    few = ("--pictures", 2, "--batch-size", 2)
-    run("--out", tmp_path / "one", "--perceptual", tmp_path / "segmentation.safetensors", *few)
+    first = ("--size", "64x64", "--upsampling", "normal", "--pictures", 2)
+    run(*first, "--out", tmp_path / "one", "--perceptual", tmp_path / "segmentation.safetensors")
     assert "perceptual" in capsys.readouterr().out
     one = spade.load_generator(tmp_path / "one" / "generator.safetensors")
-    assert one.size == (64, 64) and one.settings["hidden"] == 4
-    # Nothing is learnt from no pictures: the second run ends with the weights that it started from.
-    times = {scene.time_of_day for scene in open_scenes("toy", "train", size=(64, 64))}
+    assert one.size == (64, 64) and one.settings["hidden"] == 4 and one.styles
+    assert spade.load_encoder(tmp_path / "one" / "encoder.safetensors").settings["z_dim"] == 4
+    # It goes on at twice the size; nothing is learnt from no pictures, so the weights are the same.
     start = tmp_path / "one" / "last.pt"
-    run("--out", tmp_path / "two", "--start", start, "--pictures", 0, "--times-of-day", *times)
+    run("--size", "128x128", "--out", tmp_path / "two", "--start", start, "--pictures", 0)
     two = spade.load_generator(tmp_path / "two" / "generator.safetensors")
-    assert differing(state_of([one]), state_of([two])) == 0
+    assert two.size == (128, 128) and two.upsampling == "more"
+    current = torch.load(start, weights_only=True)["network"]
+    assert torch.equal(two.conv_img.bias, current["generator.conv_img.bias"])
+    run(*first, "--out", tmp_path / "three", "--z-dim", 0)
+    assert sorted(x.name for x in (tmp_path / "three").iterdir())[0] == "generator.safetensors"

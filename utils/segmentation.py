@@ -12,7 +12,6 @@ comes one of two heads:
 """
 
 from pathlib import Path
-from urllib.error import URLError
 
 import segmentation_models_pytorch as smp
 import torch
@@ -23,13 +22,14 @@ from torchvision import models
 from utils.images import u8_to_imagenet
 from utils.labels import NUM_LABELS
 from utils.modes import evaluation_mode
-from utils.weights import load_weights, save_weights
+from utils.weights import imagenet_weights, load_weights, save_weights
 
 BACKBONES = {
     "resnet18": models.ResNet18_Weights.IMAGENET1K_V1,
     "resnet34": models.ResNet34_Weights.IMAGENET1K_V1,
     "resnet50": models.ResNet50_Weights.IMAGENET1K_V1,
 }
+_INSTEAD = "start without them: pretrained=False, or the bundled network in notebook 02"
 STRIDES = (2, 4, 8, 16, 32)  # pixels to a cell of a ResNet's five feature maps, fine to coarse
 
 
@@ -110,7 +110,7 @@ class SegmentationNet(nn.Module):
             self.encoder = smp.encoders.get_encoder(backbone, weights=None)
             self.head = FcnHead(self.encoder.out_channels[1:], finest_stride)
         if pretrained:
-            self.encoder.load_state_dict(_imagenet_weights(backbone))
+            self.encoder.load_state_dict(imagenet_weights(BACKBONES[backbone], _INSTEAD))
 
     def forward(self, image_u8: Tensor) -> Tensor:
         """image_u8 (B, 3, H, W), any H and W of at least 32 -> scores (B, 34, H, W) float."""
@@ -174,18 +174,6 @@ def load_segmentation(path: str | Path) -> tuple[SegmentationNet, dict]:
             f"({str(error).splitlines()[-1].strip()}): was it written by another version?"
         ) from error
     return network.eval(), metadata["history"]
-
-
-def _imagenet_weights(backbone: str) -> dict[str, Tensor]:
-    weights = BACKBONES[backbone]
-    try:
-        return weights.get_state_dict(check_hash=True)
-    except (URLError, OSError) as error:
-        raise RuntimeError(
-            f"The ImageNet weights of {backbone} could not be downloaded ({error}). Connect to the "
-            f"internet, put the file {weights.url} into {torch.hub.get_dir()}/checkpoints, or "
-            "choose to start without them: pretrained=False, or the bundled network in notebook 02."
-        ) from error
 
 
 def _upscale(factor: int) -> nn.ConvTranspose2d:

@@ -10,11 +10,13 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from pickle import UnpicklingError
+from urllib.error import URLError
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torchvision.models import WeightsEnum
 
 from utils.files import PROJECT, check_room, disk_full, write_atomically
 
@@ -220,6 +222,24 @@ def load_checkpoint(
         raise ValueError(
             f"{path} is the checkpoint of another training ({str(error).splitlines()[-1].strip()}):"
             f" {advice}."
+        ) from error
+
+
+def imagenet_weights(weights: WeightsEnum, instead: str) -> dict[str, Tensor]:
+    """The state dict of one of torchvision's networks, downloaded once, its hash checked.
+
+    Args:
+        weights: for example torchvision.models.ResNet34_Weights.IMAGENET1K_V1.
+        instead: what to do without them, for the message.
+
+    Raises RuntimeError if they can't be downloaded.
+    """
+    try:
+        return weights.get_state_dict(check_hash=True)
+    except (URLError, OSError) as error:
+        raise RuntimeError(
+            f"The ImageNet weights {weights.url} could not be downloaded ({error}). Connect to the "
+            f"internet, put the file into {torch.hub.get_dir()}/checkpoints, or {instead}."
         ) from error
 
 
