@@ -280,7 +280,9 @@ def train_spade(
             line = f"{seen} pictures, {rate:.1f} a second: {_figures(history, 100)}"
             accelerator.print(line, flush=True)
             if preview is not None:
-                save_preview(settled(averaged), preview, folder / f"preview_{seen:06d}.jpg")
+                network_now = settled(averaged)
+                path = folder / f"preview_{seen:06d}.jpg"
+                save_preview(network_now.generator, preview, path, network_now.encoder)
     accelerator.wait_for_everyone()
     # Accelerate has put the precision into forward(); from here on it is float32 again.
     for part in prepared[:2]:
@@ -381,13 +383,15 @@ def named_styles(encoder: Encoder, scenes: Scenes, batch_size: int = 32) -> dict
 
 
 @torch.no_grad()
-def save_preview(network: VariationalGenerator, scenes: Scenes, path: Path) -> None:
-    """Of each scene a row: photo, map, the photo drawn in its own style, and in the style z = 0.
+def save_preview(
+    generator: SpadeGenerator, scenes: Scenes, path: Path, encoder: Encoder | None = None
+) -> None:
+    """Of each scene a row: photo, map, generated photo; with an encoder first in the photo's style.
 
-    Without an encoder there is no choice of style: the last column is missing.
+    Args:
+        path: of the picture, see utils.images.save_image.
     """
     image_u8, label_ids = scenes.batch(range(len(scenes)))
-    generator, encoder = network.generator, network.encoder
     styles = [None]
     if encoder is not None:
         device = next(encoder.parameters()).device

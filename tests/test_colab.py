@@ -4,11 +4,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from tools.run_notebooks import execute
-from tools.setup_cell import REPOSITORY_URL, SOURCE
+from tools.setup_cell import REPOSITORY, SOURCE, stamp
 
 ROOT = Path(__file__).resolve().parents[1]
 COLAB = 'import sys, types\nsys.modules["google.colab"] = types.ModuleType("google.colab")'
@@ -64,4 +65,22 @@ def test_a_notebook_in_the_repository_uses_it():
 
 
 def test_the_address_is_in_the_cell():
-    assert SOURCE.count(REPOSITORY_URL) == 1
+    assert SOURCE.count(f'"{REPOSITORY}.git"') == 1
+
+
+def test_one_command_writes_the_address_everywhere(tmp_path):
+    for name in ("README.md", "tools/repository.txt", "notebooks/01_data_preparation.ipynb"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    changed = stamp("https://github.com/ada/streets.git", tmp_path)
+    assert len(changed) == 3
+    assert (tmp_path / "tools/repository.txt").read_text() == "https://github.com/ada/streets\n"
+    readme, old = (tmp_path / "README.md").read_text(), (ROOT / "README.md").read_text()
+    owner = REPOSITORY.removeprefix("https://github.com/")
+    assert old.count(f"/github/{owner}/blob/") == readme.count("/github/ada/streets/blob/") >= 7
+    assert owner not in readme
+    notebook = nbformat.read(tmp_path / "notebooks/01_data_preparation.ipynb", as_version=4)
+    assert '"https://github.com/ada/streets.git"' in notebook.cells[1].source
+    assert not stamp("https://github.com/ada/streets", tmp_path)
+    with pytest.raises(ValueError, match="'example.org/x' is no address that Colab opens"):
+        stamp("example.org/x", tmp_path)

@@ -484,9 +484,11 @@ def test_one_style_for_several_maps(streets):
 
 def test_preview(streets, tmp_path):
     generator, _, encoder = tiny_networks()
-    save_preview(VariationalGenerator(generator, encoder), streets[:3], tmp_path / "preview.png")
+    save_preview(generator, streets[:3], tmp_path / "preview.png", encoder)
     picture = read_image(tmp_path / "preview.png")
     assert picture.shape == (3, 3 * 64, 4 * 64)
+    save_preview(generator, streets[:3], tmp_path / "without.png")
+    assert read_image(tmp_path / "without.png").shape == (3, 3 * 64, 3 * 64)
     assert torch.equal(picture[:, 64:128, :64], streets[1].image_u8)
 
 

@@ -269,7 +269,7 @@ def find_weights(network: str, dataset: str) -> Path:
     """Where the weights of a network for a data set lie: bundled, downloaded or trained here.
 
     Args:
-        network: "segmentation" or "generator".
+        network: "segmentation", "generator", or "encoder", which reads the generator's styles.
         dataset: "toy", "camvid" or "cityscapes".
 
     Raises:
@@ -279,12 +279,14 @@ def find_weights(network: str, dataset: str) -> Path:
     ways = {
         "segmentation": f'notebook 02 with DATASET = "{dataset}", or python -m utils.training',
         "generator": "python -m spade.training",
+        "encoder": "python -m spade.training",
     }
     if network not in ways:
-        raise ValueError(f"There is no network {network!r}: expected {' or '.join(ways)}.")
+        raise ValueError(f"There is no network {network!r}: expected {', '.join(ways)}.")
+    folder = "generator" if network == "encoder" else network  # they are trained together
     places = [
         PROJECT / "data" / "weights" / f"{network}_{dataset}.safetensors",
-        PROJECT / "runs" / f"{network}_{dataset}" / f"{network}.safetensors",
+        PROJECT / "runs" / f"{folder}_{dataset}" / f"{network}.safetensors",
     ]
     if network == "segmentation":
         places.append(PROJECT / "runs" / "notebook_02" / f"{network}_{dataset}.safetensors")
@@ -296,6 +298,6 @@ def find_weights(network: str, dataset: str) -> Path:
     raise FileNotFoundError(
         f"There are no {network} weights for {dataset} yet (looked for "
         f"{', '.join(place.relative_to(PROJECT).as_posix() for place in places)}): train them with "
-        f"{ways[network]} --dataset {dataset} --out runs/{network}_{dataset}, or see "
+        f"{ways[network]} --dataset {dataset} --out runs/{folder}_{dataset}, or see "
         "data/README.md for those that can be downloaded."
     )

@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+"""How fast a training step of SPADE is, against the published recipe written plainly in float32.
+
+    python benchmarks/spade_training.py           # a few minutes
+
+The plain recipe draws each photo twice, once for each side's step, in torch's default layout, with
+tensors that lie in memory, and averages no weights.  Ours is train_spade(): it reads from the cache
+and mirrors as well.  Both train the same three networks down the same losses.
+"""
+
+import argparse
+import os
+
+import torch
+from timing import in_turn, machine
+
+import spade
+from spade.losses import (
+    PerceptualLoss,
+    feature_matching,
+    hinge_discriminator,
+    hinge_generator,
+    kl_divergence,
+    split_judgement,
+)
+from spade.training import train_spade, training_batch, xavier_start
+from utils.cache import cached
+from utils.files import PROJECT
+from utils.scenes import open_scenes
+from utils.segmentation import load_segmentation
+from utils.weights import find_weights
+
+STEPS = 4
+
+
+class Networks:
+    """What both sides train: the widths of the bundled toy generator."""
+
+    def __init__(self, size: tuple[int, int]):
+        self.generator = spade.SpadeGenerator(
+            24, "more" if size[1] >= 128 else "normal", 64, size, hidden=48, max_channels=192
+        )
+        self.encoder = spade.Encoder(16, 64)
+        self.discriminator = spade.Discriminator(32)
+        self.perceptual = PerceptualLoss.of_segmentation(
+            load_segmentation(find_weights("segmentation", "toy"))[0]
+        )
+        for network in (self.generator, self.encoder, self.discriminator):
+            xavier_start(network)
+
+
+class PlainRecipe(Networks):
+    """One step for the generator, another for the discriminator, as the paper writes them."""
+
+    def __init__(self, size, scenes, batch: int):
+        super().__init__(size)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        for network in (self.generator, self.encoder, self.discriminator, self.perceptual):
+            network.to(device).train()
+        parameters = [*self.generator.parameters(), *self.encoder.parameters()]
+        self.for_generator = torch.optim.Adam(parameters, 1e-4, betas=(0.0, 0.9))
+        self.for_discriminator = torch.optim.Adam(
+            self.discriminator.parameters(), 4e-4, betas=(0.0, 0.9)
+        )
+        batches = (training_batch(scenes, step, batch, 0, 64) for step in range(STEPS))
+        self.batches = [[x.to(device) for x in batch] for batch in batches]
+
+    def draw(self, planes, real_pm1, noise):
+        mu, logvar = self.encoder(real_pm1)
+        return self.generator(planes, mu + torch.exp(logvar / 2) * noise), mu, logvar
+
+    def judge(self, planes, fake_pm1, real_pm1):
+        both = torch.cat([fake_pm1, real_pm1])
+        return split_judgement(self.discriminator(planes.repeat(2, 1, 1, 1), both))
+
+    def __call__(self) -> None:
+        for planes, real_pm1, noise in self.batches:
+            fake_pm1, mu, logvar = self.draw(planes, real_pm1, noise)
+            fake, real = self.judge(planes, fake_pm1, real_pm1)
+            loss = hinge_generator(fake) + 10 * feature_matching(fake, real)
+            loss = (
+                loss + 10 * self.perceptual(fake_pm1, real_pm1) + 0.05 * kl_divergence(mu, logvar)
+            )
+            self.for_generator.zero_grad()
+            loss.backward()
+            self.for_generator.step()
+            with torch.no_grad():
+                fake_pm1, _, _ = self.draw(planes, real_pm1, noise)
+            loss = hinge_discriminator(*self.judge(planes, fake_pm1, real_pm1))
+            self.for_discriminator.zero_grad()
+            loss.backward()
+            self.for_discriminator.step()
+
+
+class OurTraining(Networks):
+    """train_spade() over as many pictures."""
+
+    def __init__(self, size, scenes, batch: int, precision: str):
+        super().__init__(size)
+        self.scenes, self.batch, self.precision = scenes, batch, precision
+
+    def __call__(self) -> None:
+        train_spade(
+            self.generator,
+            self.discriminator,
+            self.scenes,
+            STEPS * self.batch,
+            self.encoder,
+            self.batch,
+            self.perceptual,
+            precision=self.precision,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", default="256x128", help="WIDTHxHEIGHT")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cache", default=PROJECT / "data" / "cache", help="for decoded scenes")
+    arguments = parser.parse_args()
+    width, height = size = tuple(int(side) for side in arguments.size.split("x"))
+    batch = arguments.batch_size
+    os.environ["COURSE_PROGRESS"] = "0"  # no bars between the lines
+    scenes = cached(open_scenes("toy", "train", size=size)[: STEPS * batch], arguments.cache)
+    print(f"{machine()}\n{width}x{height}, batches of {batch}; pictures a second\n")
+    seconds = in_turn(
+        arguments.rounds,
+        plain=PlainRecipe(size, scenes, batch),
+        fp32=OurTraining(size, scenes, batch, "fp32"),
+        bf16=OurTraining(size, scenes, batch, "bf16"),
+    )
+    for name, each in zip(("plain float32", "ours, fp32", "ours, bf16"), seconds, strict=True):
+        print(f"{name:14} {STEPS * batch / each:6.2f} {seconds[0] / each:6.2f}x")
+
+
+if __name__ == "__main__":
+    main()
