@@ -12,13 +12,13 @@ JOBS ?= 1
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
-NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb notebooks/solutions/*.ipynb))
 DEMO_NOTEBOOKS := $(sort $(wildcard notebooks/0[1-5]_*.ipynb))
 REQUIREMENTS := requirements.txt requirements-dev.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint notebooks clean
+.PHONY: help demo test test-colab lint notebooks clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ test: lint ## lint, then the unit tests, then every notebook compared with what 
 lint: $(READY) ## ruff: rules and formatting, notebooks too
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+test-colab: ## the same as make test, with Colab's versions of torch, numpy, ipywidgets ...
+	PIP_CONSTRAINT=$(CURDIR)/requirements-colab-versions.txt $(MAKE) test VENV=.venv-colab
 
 notebooks: $(READY) ## execute the committed notebooks again and write them
 	$(RUN) tools/run_notebooks.py $(NOTEBOOKS)

@@ -17,6 +17,7 @@ COLAB = {
     "pillow": "11.3",
     "matplotlib": "3.10",
     "ipywidgets": "7.7.1",
+    "anywidget": None,
     "accelerate": None,
     "safetensors": None,
     "tqdm": None,

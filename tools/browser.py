@@ -33,6 +33,7 @@ SETTINGS = {
     "@jupyterlab/docmanager-extension/plugin": {"autosave": False},
 }
 SECONDS = 120  # that something may take on a busy machine
+RUN_SECONDS = 300  # that all cells of a notebook may
 
 
 def find_browser() -> str | None:
@@ -98,8 +99,8 @@ def _answers(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def chromium_page(browser: str, profile: Path):
-    """A page of a headless Chromium; what it complains about is in page.complaints."""
+def chromium(browser: str, profile: Path):
+    """A headless Chromium -> playwright's context, whose pages share the window's size."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -110,22 +111,25 @@ def chromium_page(browser: str, profile: Path):
             args=FLAGS,
             viewport={"width": 1300, "height": 1100},
         )
-        page = context.pages[0]
-        page.set_default_timeout(1000 * SECONDS)
-        page.complaints = []
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.on("console", lambda m: m.type == "error" and page.complaints.append(m.text))
+        context.set_default_timeout(1000 * SECONDS)
         try:
-            yield page
+            yield context
         finally:
             context.close()
 
 
 class LabNotebook:
-    """A notebook that is open in JupyterLab."""
+    """A notebook that is open in JupyterLab, in a page of its own.
 
-    def __init__(self, page, address: str, token: str, path: str):
-        self.page = page
+    Attributes:
+        page: playwright's page.
+        complaints: JavaScript errors that nobody caught.
+    """
+
+    def __init__(self, context, address: str, token: str, path: str):
+        self.page = page = context.new_page()
+        self.complaints = []
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.goto(f"{address}/lab/workspaces/w{secrets.token_hex(3)}/tree/{path}?token={token}")
         # A Run All that is given before the kernel is connected gets lost, and the circle that says
         # "idle" is there earlier: ask the session itself.
@@ -141,11 +145,20 @@ class LabNotebook:
 
     def run_all(self) -> None:
         """Run all cells; AssertionError if one failed or did not run."""
-        self.page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
         # the promise ends with the last cell, or with the first one that fails
+        self.page.evaluate(
+            """() => {
+                const run = jupyterapp.commands.execute('notebook:run-all-cells');
+                run.finally(() => (window.allRan = true));
+            }"""
+        )
+        self.page.wait_for_function("window.allRan", timeout=1000 * RUN_SECONDS)
+        errors = self.page.locator(
+            "[data-mime-type='application/vnd.jupyter.error'],"
+            " [data-mime-type='application/vnd.jupyter.stderr']"
+        )
+        assert not errors.count(), "\n".join(errors.all_inner_texts())
         prompts = self.page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts()
-        errors = self.page.locator("[data-mime-type='application/vnd.jupyter.error']")
-        assert not errors.count(), errors.all_inner_texts()
         assert all(re.fullmatch(r"\[\d+\]:", prompt.strip()) for prompt in prompts), prompts
 
     def python(self, expression: str) -> str:
@@ -164,12 +177,19 @@ class LabNotebook:
             f"print({expression})",
         )
 
-    def drag(self, target, *points: tuple[float, float]) -> None:
-        """Press the mouse at the first point, go on to the others, let go; shares of the box."""
-        box = target.bounding_box()
-        places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
-        self.page.mouse.move(*places[0])
-        self.page.mouse.down()
-        for place in places[1:]:
+    def move(self, target, *points: tuple[float, float]) -> None:
+        """Move the mouse over an element, to points that are shares of its width and height."""
+        for x, y in points:
+            box = target.bounding_box()
+            place = box["x"] + x * box["width"], box["y"] + y * box["height"]
             self.page.mouse.move(*place, steps=20)
+
+    def click(self, target, point: tuple[float, float]) -> None:
+        """Click at a point of an element, a share of its width and height."""
+        self.move(target, point)
+        self.page.mouse.down()
         self.page.mouse.up()
+
+    def settle(self) -> None:
+        """Wait until what the browser sent has been answered, and nothing is left to be sent."""
+        self.page.wait_for_function("document.querySelector('.painter').dataset.waiting === 'no'")

@@ -1,0 +1,186 @@
+"""The painter and an explorer in a real browser: what the mouse does, and what is then seen."""
+
+import json
+import shutil
+from pathlib import Path
+
+import ipywidgets
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from tools.browser import SECONDS, LabNotebook, chromium, find_browser, jupyter_lab
+from tools.run_notebooks import clean  # which also names the kernel
+
+ROOT = Path(__file__).resolve().parents[1]
+BROWSER = find_browser()
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        BROWSER is None,
+        reason="needs a browser: sudo apt-get install chromium, or Google Chrome on the PATH",
+    ),
+    pytest.mark.skipif(
+        int(ipywidgets.__version__.split(".")[0]) < 8,
+        reason="JupyterLab 4 shows the widgets of ipywidgets 8; ipywidgets 7 is Colab's",
+    ),
+]
+
+EXPLORERS = [
+    """\
+import sys
+sys.path.insert(0, "..")
+from utils.pipeline import load_pipeline
+from utils.scenes import open_scenes
+from utils.widgets import explore_classes, explore_feedback, png
+pipeline = load_pipeline("toy", "toy")
+scenes = open_scenes("toy", "val", size=pipeline.generator.size)[:2]""",
+    "feedback = explore_feedback(pipeline, scenes, rounds=3)\ndisplay(feedback)",
+    "classes = explore_classes(scenes, pipeline.generator)\ndisplay(classes)",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A copy of the project, so that nothing is written into the real one."""
+    folder = tmp_path_factory.mktemp("project")
+    for package in ("utils", "spade"):
+        shutil.copytree(
+            ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    (folder / "data").mkdir()
+    (folder / "data" / "weights").symlink_to(ROOT / "data" / "weights")
+    (folder / "notebooks").mkdir()
+    shutil.copy(ROOT / "notebooks" / "07_paint_a_street.ipynb", folder / "notebooks")
+    explorers = new_notebook(cells=[new_code_cell(source) for source in EXPLORERS])
+    nbformat.write(clean(explorers), folder / "notebooks" / "explorers.ipynb")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def opened(folder, tmp_path_factory):
+    """A function that opens one of the notebooks and runs it."""
+    pytest.importorskip("playwright", reason="needs playwright: pip install playwright")
+    own = tmp_path_factory.mktemp("browser")
+    with (
+        jupyter_lab(folder, own / "lab") as (address, token),
+        chromium(BROWSER, own / "profile") as context,
+    ):
+        notebooks = []
+
+        def open_and_run(name):
+            notebooks.append(LabNotebook(context, address, token, f"notebooks/{name}"))
+            notebooks[-1].run_all()
+            return notebooks[-1]
+
+        yield open_and_run
+        for notebook in notebooks:
+            assert not notebook.complaints
+
+
+@pytest.fixture(scope="module")
+def painter(opened):
+    return opened("07_paint_a_street.ipynb")
+
+
+def changed(locator, before, attribute="src"):
+    """Wait until an element's attribute is not what it was -> what it is now."""
+    locator.page.wait_for_function(
+        "([element, name, before]) => element[name] !== before",
+        arg=[locator.element_handle(), attribute, before],
+        timeout=1000 * SECONDS,
+    )
+    return locator.evaluate(f"element => element.{attribute}")
+
+
+def test_a_stroke_changes_map_and_picture(painter):
+    page = painter.page
+    canvas, picture = page.locator("canvas.painter-map"), page.locator("img.painter-picture")
+    canvas.scroll_into_view_if_needed()
+    empty = picture.get_attribute("src")
+    page.get_by_role("button", name="building", exact=True).click()
+
+    # not let go of yet: the picture follows while the mouse is down
+    painter.move(canvas, (0.1, 0.2))
+    page.mouse.down()
+    painter.move(canvas, (0.4, 0.2), (0.4, 0.3))
+    half_way = changed(picture, empty)
+    painter.move(canvas, (0.4, 0.4), (0.1, 0.4))
+    page.mouse.up()
+    changed(picture, half_way)
+    painter.settle()
+
+    # Python holds the map that was painted, and shows the picture that it made of it
+    width, height = json.loads(painter.python("list(generator.size)"))
+    under = [(0.1, 0.2), (0.25, 0.2), (0.4, 0.3), (0.25, 0.4), (0.1, 0.4)]
+    places = [(int(y * height), int(x * width)) for x, y in under]
+    names = painter.python(f"*(NAMES[painter.label_ids[place]] for place in {places})")
+    assert names.split() == ["building"] * 5
+    assert painter.python("NAMES[painter.label_ids[-1, -1]]") != "building"
+    painted = picture.get_attribute("src")
+    assert painted == painter.python("painter.canvas.picture_url")
+    # and the canvas shows the map itself, in exact colours: building is (70, 70, 70)
+    x, y = int(0.25 * width), int(0.2 * height)
+    color = canvas.evaluate(f"c => [...c.getContext('2d').getImageData({x}, {y}, 1, 1).data]")
+    assert color == [70, 70, 70, 255]
+
+    # all of it is one stroke
+    page.get_by_role("button", name="Undo", exact=True).click()
+    assert changed(picture, painted) == empty
+
+
+def test_fill_erase_and_start(painter):
+    page = painter.page
+    canvas, picture = page.locator("canvas.painter-map"), page.locator("img.painter-picture")
+    canvas.scroll_into_view_if_needed()
+    empty = picture.get_attribute("src")
+    page.get_by_role("button", name="Fill", exact=True).click()
+    page.get_by_role("button", name="vegetation", exact=True).click()
+    painter.click(canvas, (0.5, 0.1))
+    filled = changed(picture, empty)
+    assert painter.python("NAMES[painter.label_ids[0, 0]]") == "vegetation"
+    page.get_by_role("button", name="Erase", exact=True).click()
+    painter.move(canvas, (0.1, 0.1))
+    page.mouse.down()
+    painter.move(canvas, (0.9, 0.1))
+    page.mouse.up()
+    changed(picture, filled)
+    painter.settle()
+    assert painter.python("'sky' in class_names(painter.label_ids)") == "True"
+    erased = picture.get_attribute("src")
+    page.locator(".widget-dropdown", has_text="start from").locator("select").select_option(index=1)
+    changed(picture, erased)
+    assert painter.python("torch.equal(painter.label_ids, starts['the street painted above'])")
+
+
+def test_an_explorers_slider_and_dropdown_change_its_pictures(opened):
+    explorers = opened("explorers.ipynb")
+    page = explorers.page
+    pictures = page.locator(".jp-OutputArea img")
+    page.wait_for_function("document.querySelectorAll('.jp-OutputArea img').length === 8")
+
+    generated = pictures.nth(2)
+    before = generated.evaluate("element => element.src")
+    slider = page.locator(".noUi-handle").first
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    changed(generated, before)
+    assert explorers.python("feedback.controls['round'].value") == "2"
+    assert seen(generated) == explorers.python(
+        "list(png(feedback.pictures['the photo that SPADE draws']))"
+    )
+
+    street = pictures.nth(7)
+    before = street.evaluate("element => element.src")
+    page.locator(".widget-dropdown", has_text="becomes").locator("select").select_option("sky")
+    changed(street, before)
+    assert seen(street) == explorers.python("list(png(classes.pictures['the street, changed']))")
+
+
+def seen(image):
+    """The bytes of the file that an <img> shows, as Python writes a list."""
+    return str(
+        image.evaluate("async e => [...new Uint8Array(await (await fetch(e.src)).arrayBuffer())]")
+    )
