@@ -3,25 +3,32 @@
 
     python benchmarks/pipeline.py                                  # toy streets, bundled networks
     python benchmarks/pipeline.py --dataset camvid --root FOLDER   # networks trained on CamVid
+    python benchmarks/pipeline.py --photos FOLDER                  # a folder through the command
 
-Prints scores, and saves one picture of each stage in out/pictures.
+Prints scores, and saves one picture of each stage in out/pictures.  With --photos, times
+`python -m utils.pipeline`, then kills it halfway, starts it again, and compares.
 """
 
 import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
 
 import torch
 from timing import machine
 
-import spade
 from utils.cache import cached
 from utils.files import PROJECT
 from utils.metrics import SegmentationScore
-from utils.pipeline import Pipeline, agreement
+from utils.photo_folder import FOLDERS, RESULTS
+from utils.pipeline import agreement, load_pipeline
 from utils.plots import PICTURES, show_grid
 from utils.progress import progress
-from utils.scenes import open_scenes
-from utils.segmentation import load_segmentation
+from utils.scenes import open_photos, open_scenes
 from utils.weights import find_weights
 
 
@@ -29,20 +36,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="toy", choices=("toy", "camvid", "cityscapes"))
     parser.add_argument("--root", help="the data set's folder")
-    parser.add_argument("--size", default="128x64", help="WIDTHxHEIGHT")
     parser.add_argument("--segmenter", help="whose weights; by default the data set's")
     parser.add_argument("--generator", help="whose weights; by default the data set's")
+    parser.add_argument("--scenes", type=int, help="how many of the split; all by default")
+    parser.add_argument("--photos", type=Path, help="time the command on this folder instead")
     arguments = parser.parse_args()
-    width, height = (int(side) for side in arguments.size.split("x"))
+    networks = {
+        "segmenter": arguments.segmenter or arguments.dataset,
+        "generator": arguments.generator or arguments.dataset,
+    }
+    print(machine())
+    for network, dataset in zip(("segmentation", "generator"), networks.values()):
+        print(f"{network:12} {find_weights(network, dataset).relative_to(PROJECT)}")
+    if arguments.photos:
+        folder(arguments.photos, networks)
+    else:
+        split(networks, arguments.dataset, arguments.root, arguments.scenes)
 
-    segmenter_path = find_weights("segmentation", arguments.segmenter or arguments.dataset)
-    generator_path = find_weights("generator", arguments.generator or arguments.dataset)
-    segmenter, _ = load_segmentation(segmenter_path)
-    pipeline = Pipeline(segmenter, spade.load_generator(generator_path))
-    scenes = cached(
-        open_scenes(arguments.dataset, "val", arguments.root, (width, height)),
-        PROJECT / "data" / "cache",
-    )
+
+def split(networks: dict, dataset: str, root: str | None, count: int | None) -> None:
+    """Print what is left of a validation split's streets after each stage."""
+    pipeline = load_pipeline(**networks)
+    scenes = open_scenes(dataset, "val", root, pipeline.generator.size)
+    scenes = scenes.spread(count or len(scenes))
+    scenes = cached(scenes, PROJECT / "data" / "cache")
 
     scores = {
         name: SegmentationScore()
@@ -54,15 +71,13 @@ def main() -> None:
         start = time.perf_counter()
         result = pipeline.run(image_u8)
         seconds += time.perf_counter() - start
-        from_truth_u8 = pipeline.generator.synthesize(true_ids)
-        maps = (result.label_ids, result.generated_label_ids, segmenter.predict(from_truth_u8))
+        from_truth = pipeline.run(None, true_ids)
+        maps = (result.label_ids, result.generated_label_ids, from_truth.generated_label_ids)
         for score, label_ids in zip(scores.values(), maps):
             score.update(label_ids.cpu(), true_ids)
         shares.append(agreement(result.label_ids, result.generated_label_ids).cpu())
     shares = torch.cat(shares)
-    print(f"{machine()}\n{scenes}")
-    print(f"segmentation {segmenter_path.relative_to(PROJECT)}")
-    print(f"generator    {generator_path.relative_to(PROJECT)}")
+    print(scenes)
     for name, score in scores.items():
         print(f"{name:27} {score.compute()}")
     print(f"feedback agreement          {shares.mean():.3f} (from {shares.min():.3f})")
@@ -76,10 +91,68 @@ def main() -> None:
         "map": result.label_ids,
         "SPADE": result.generated_u8,
         "map again": result.generated_label_ids,
-        "from truth": pipeline.generator.synthesize(true_ids),
+        "from truth": pipeline.run(None, true_ids).generated_u8,
     }
     show_grid({name: x.cpu() for name, x in stages.items()}, name=f"pipeline_{scenes.dataset}")
     print(f"picture: {(PICTURES / f'pipeline_{scenes.dataset}.jpg').relative_to(PROJECT)}")
+
+
+def folder(photos: Path, networks: dict) -> None:
+    """Time the command on a folder of photos; kill it halfway, and compare what comes of that."""
+    count = len(open_photos(photos))
+    options = [f"--{network}={dataset}" for network, dataset in networks.items()]
+    command = [sys.executable, "-m", "utils.pipeline", str(photos.resolve()), *options, "--out"]
+    print(f"{count} photos of {photos.name}")
+    with tempfile.TemporaryDirectory() as temporary:
+        whole, killed = Path(temporary, "whole"), Path(temporary, "killed")
+        start = time.perf_counter()
+        _finish([*command, str(whole)])
+        seconds = time.perf_counter() - start
+        print(f"{count / seconds:.2f} photos a second, start of Python and networks included")
+
+        process = subprocess.Popen([*command, str(killed)], cwd=PROJECT)
+        while len(_done(killed)) < count / 2 and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+        before = {path: _written(path) for name in _done(killed) for path in _files(killed, name)}
+        print(f"killed after {len(_done(killed))} of {count} photos; the same command again:")
+        _finish([*command, str(killed)])
+        twice = sum(_written(path) != written for path, written in before.items())
+        hashes = [_hashes(place) for place in (whole, killed)]
+        lost = len(hashes[0].keys() - hashes[1].keys())
+        extra = len(hashes[1].keys() - hashes[0].keys())
+        differ = sum(hashes[0][name] != hashes[1][name] for name in hashes[0] if name in hashes[1])
+        print(f"done twice: {twice} of {len(before)} pictures that were there")
+        print(f"lost: {lost}, left over: {extra}, different: {differ} of {len(hashes[0])} files")
+
+
+def _finish(command: list[str]) -> None:
+    """Run the command to its end and print its report; where the page lies is left out."""
+    run = subprocess.run(command, cwd=PROJECT, check=True, stdout=subprocess.PIPE, text=True)
+    print(run.stdout.splitlines()[0])
+
+
+def _done(out: Path) -> list[str]:
+    """The names under which results are complete: whole lines, the settings' line left out."""
+    path = out / RESULTS
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    return [json.loads(line)["name"] for line in lines[1:] if line.endswith("\n")]
+
+
+def _files(out: Path, name: str) -> list[Path]:
+    return [out / folder / f"{name}.png" for folder in FOLDERS]
+
+
+def _written(path: Path) -> tuple[int, int]:
+    """Another one whenever the file is written again, whatever is in it."""
+    return path.stat().st_ino, path.stat().st_mtime_ns
+
+
+def _hashes(out: Path) -> dict[Path, str]:
+    """Everything in an output folder: path -> hash."""
+    files = [path for path in out.rglob("*") if path.is_file()]
+    return {path.relative_to(out): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 if __name__ == "__main__":

@@ -12,14 +12,15 @@ from tools.run_notebooks import clean
 from tools.setup_cell import SOURCE
 
 ROOT = Path(__file__).resolve().parents[1]
-PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = ROOT / "notebooks"
+PATHS = sorted(NOTEBOOKS.glob("*.ipynb")) + sorted(NOTEBOOKS.glob("solutions/*.ipynb"))
 MAX_BYTES = 600_000
 TAGS = {"parameters", "nbval-ignore-output", "nbval-skip", "raises-exception"}
 MIME_TYPES = {"text/plain", "text/html", "text/markdown", "image/jpeg"}
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:root|home|Users|tmp|content|var)/|[A-Z]:\\")
 
 
-@pytest.fixture(params=PATHS, ids=lambda path: path.stem)
+@pytest.fixture(params=PATHS, ids=lambda path: path.relative_to(NOTEBOOKS).as_posix())
 def path(request):
     return request.param
 

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 import spade
-from utils.pipeline import Pipeline, PipelineResult, agreement
-from utils.segmentation import SegmentationNet
+from utils import pipeline as module
+from utils.images import save_image
+from utils.pipeline import Pipeline, PipelineResult, agreement, load_pipeline
+from utils.segmentation import SegmentationNet, save_segmentation
 
 FIELDS = ("image_u8", "label_ids", "generated_u8", "generated_label_ids")
 
@@ -15,6 +17,20 @@ def pipeline():
     torch.manual_seed(0)
     generator = spade.SpadeGenerator(ngf=2, hidden=4, size=(64, 64))
     return Pipeline(SegmentationNet("resnet18"), generator)
+
+
+@pytest.fixture(scope="module")
+def styled():
+    """A pipeline whose generator has a latent and two styles."""
+    torch.manual_seed(0)
+    generator = spade.SpadeGenerator(ngf=2, hidden=4, size=(64, 64), z_dim=3)
+    generator.styles = {"noon": torch.tensor([3.0, 0, 0]), "night": torch.tensor([0, -3.0, 3])}
+    return Pipeline(SegmentationNet("resnet18"), generator)
+
+
+def maps(*shape):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(7, 34, shape, generator=generator, dtype=torch.uint8)
 
 
 def photos(*shape):
@@ -81,3 +97,119 @@ def test_agreement_by_hand():
 def test_maps_of_two_sizes():
     with pytest.raises(ValueError, match=r"shapes \(4, 5\) and \(5, 4\): expected the same"):
         agreement(torch.zeros(4, 5), torch.zeros(5, 4))
+
+
+# ----------------------------------------------------------------------- from a map, with a style
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_a_given_map_takes_the_place_of_the_predicted_one(pipeline, dtype):
+    image_u8, label_ids = photos(2, 3, 64, 64), maps(2, 64, 64)
+    result = pipeline.run(image_u8, label_ids.to(dtype))
+    assert result.image_u8 is image_u8
+    assert torch.equal(result.label_ids, label_ids) and result.label_ids.dtype == torch.uint8
+    assert torch.equal(result.generated_u8, pipeline.generator.synthesize(label_ids))
+    without_photo = pipeline.feedback(None, 2, label_ids)
+    assert without_photo[0].image_u8 is None
+    assert torch.equal(without_photo[0].generated_u8, result.generated_u8)
+    assert equal(without_photo[1], pipeline.run(result.generated_u8))
+
+
+def test_starts_that_are_none(pipeline):
+    with pytest.raises(ValueError, match="nothing to start from: pass image_u8, label_ids"):
+        pipeline.run(None)
+    with pytest.raises(ValueError, match="the map to start from holds the value 255"):
+        pipeline.run(None, torch.full((64, 64), 255))
+
+
+def test_a_style_and_a_precision_reach_every_generated_photo(styled):
+    label_ids = maps(2, 64, 64)
+    z = styled.generator.style("night")
+    night = Pipeline(styled.segmenter, styled.generator, z, "bf16")
+    one, two = night.feedback(None, 2, label_ids)
+    draw = styled.generator.synthesize
+    assert torch.equal(one.generated_u8, draw(label_ids, z=z, precision="bf16"))
+    assert torch.equal(two.generated_u8, draw(two.label_ids, z=z, precision="bf16"))
+    assert not torch.equal(one.generated_u8, styled.run(None, label_ids).generated_u8)
+
+
+def test_stream(pipeline):
+    image_u8 = photos(5, 3, 64, 64)
+    asked = []
+    batches = (asked.append(batch) or batch for batch in image_u8.split(2))
+    results = pipeline.stream(batches)
+    assert equal(next(results), pipeline.run(image_u8[:2])) and len(asked) == 1, "one at a time"
+    assert [len(result.label_ids) for result in results] == [2, 1]
+
+
+def test_settings_tell_what_changes_the_results(styled):
+    segmenter, generator = styled.segmenter, styled.generator
+    settings = styled.settings()
+    assert settings == Pipeline(segmenter, generator).settings()
+    noon = Pipeline(segmenter, generator, generator.style("noon")).settings()
+    night = Pipeline(segmenter, generator, generator.style("night"), "bf16").settings()
+    changed = [{key for key in settings if one[key] != settings[key]} for one in (noon, night)]
+    assert changed == [{"style"}, {"style", "precision"}] and noon["style"] != night["style"]
+    bias = generator.conv_img.bias
+    with torch.no_grad():
+        bias += 1e-3
+        assert styled.settings()["generator"] != settings["generator"]
+        bias -= 1e-3
+
+
+def test_load_pipeline_from_files(styled, tmp_path):
+    generator, segmenter = tmp_path / "generator.safetensors", tmp_path / "net.safetensors"
+    spade.save_generator(styled.generator, generator)
+    save_segmentation(styled.segmenter, segmenter)
+    loaded = load_pipeline(segmenter, str(generator), "night", "bf16", device="cpu")
+    assert torch.equal(loaded.z, styled.generator.style("night")) and loaded.precision == "bf16"
+    label_ids = maps(64, 64)
+    expected = styled.generator.synthesize(label_ids, z=loaded.z, precision="bf16")
+    assert agreement(loaded.run(None, label_ids).generated_u8, expected).min() > 0.98
+    with pytest.raises(ValueError, match="no style 'dusk'; its styles: "):
+        load_pipeline(segmenter, generator, "dusk")
+    with pytest.raises(FileNotFoundError, match="no generator weights for atlantis yet"):
+        load_pipeline(segmenter, "atlantis")
+
+
+# ----------------------------------------------------------------------------- the command
+
+
+@pytest.fixture
+def command(styled, tmp_path, monkeypatch):
+    """python -m utils.pipeline on three photos of which one is broken -> its exit status."""
+    asked = []
+    monkeypatch.setattr(module, "load_pipeline", lambda *args: asked.append(args) or styled)
+    for name in ("a", "b"):
+        save_image(photos(3, 40, 90), tmp_path / "in" / f"{name}.png")
+    (tmp_path / "in" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
+
+    def run(*options):
+        return module.main([str(tmp_path / "in"), "--out", str(tmp_path / "out"), *options])
+
+    run.asked = asked
+    return run
+
+
+def test_command(command, tmp_path, capsys):
+    options = ("--style", "night", "--precision", "bf16", "--generator", "camvid")
+    assert command(*options) == 1, "a photo could not be read"
+    assert command.asked == [("toy", "camvid", "night", "bf16")]
+    printed = capsys.readouterr()
+    assert "2 photos done (2 now" in printed.out and "index.html" in printed.out
+    assert "skipped: " in printed.err and "broken.jpg can't be read" in printed.err
+    (tmp_path / "in" / "broken.jpg").unlink()
+    assert command() == 0
+    assert "2 photos done (0 now)" in capsys.readouterr().out
+
+
+def test_command_says_what_is_wrong(command, capsys, monkeypatch):
+    assert command("--batch-size", "0") == 1
+    assert capsys.readouterr().err == "batch_size is 0: expected 1 or more.\n"
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.Pipeline, "run", interrupted)
+    assert command() == 130
+    assert "the same command goes on" in capsys.readouterr().out

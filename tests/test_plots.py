@@ -161,6 +161,14 @@ def test_curves():
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("round", "agreement")
 
 
+def test_losses_are_means_of_stretches():
+    plots.show_losses({"kl": [1.0, 3.0, 5.0, 5.0], "matching": [2.0, 2.0, 2.0, 8.0]}, points=2)
+    axes = the_figure().axes
+    assert [axis.get_title() for axis in axes] == ["kl", "matching"]
+    assert [list(axis.lines[0].get_ydata()) for axis in axes] == [[2, 5], [2, 5]]
+    assert list(axes[0].lines[0].get_xdata()) == [0.25, 0.75]
+
+
 def test_channels_that_vary_most_are_shown_dark_to_bright():
     activations = torch.zeros(3, 5, 7)
     activations[1] = torch.linspace(-3, 9, 35).reshape(5, 7)
@@ -181,3 +189,37 @@ def test_figures_are_stored_as_small_jpegs(monkeypatch):
         plots.setup_notebook()
         assert plt.rcParams["figure.dpi"] == plt.rcParams["savefig.dpi"] == 80
     assert settings == [(("jpeg",), {"pil_kwargs": {"quality": 75}})]
+
+
+def test_spread_is_the_mean_and_the_middle_80_percent(pictures):
+    values = torch.linspace(0, 1, 11).expand(3, -1).clone()
+    values[1, :] = math.nan  # no scene has such a step
+    values[2, 0] = math.nan
+    plots.show_spread({"kept": values}, "round", "share", first=0, name="spread")
+    (axis,) = the_figure().axes
+    (line,) = axis.get_lines()
+    assert line.get_xdata().tolist() == [0, 1, 2]
+    torch.testing.assert_close(torch.tensor(line.get_ydata()[[0, 2]]), torch.tensor([0.5, 0.55]))
+    assert math.isnan(line.get_ydata()[1])
+    parts = axis.collections[0].get_paths()  # before and after the gap
+    rim = [y for part in parts for y in part.vertices[:, 1]]
+    assert min(rim) == pytest.approx(0.1) and max(rim) == pytest.approx(0.91)
+    assert axis.get_legend().get_texts()[0].get_text() == "kept"
+    assert (pictures / "spread.jpg").is_file()
+
+
+def test_class_rounds(pictures):
+    shares = torch.zeros(3, 34)
+    shares[:, 7] = torch.tensor([0.5, 0.6, 0.7])  # the road
+    shares[:, 26] = torch.tensor([0.2, 0.1, 0.0])  # cars
+    shares[1:, 25] = 0.1  # riders that were not there at the start
+    plots.show_class_rounds({"a": shares, "b": shares.flip(1) + 1e-3}, name="classes")
+    first, second, bar = the_figure().axes
+    assert [label.get_text() for label in first.get_yticklabels()] == ["road", "car"]
+    rows = torch.as_tensor(first.get_images()[0].get_array().copy())
+    torch.testing.assert_close(rows, torch.tensor([[1, 1.2, 1.4], [1, 0.5, 0]]))
+    assert second.get_images()[0].get_array().shape == (2, 3), "the same classes"
+    assert (pictures / "classes.jpg").is_file()
+    plt.close("all")
+    plots.show_class_rounds({"a": shares}, classes=1)
+    assert [label.get_text() for label in the_figure().axes[0].get_yticklabels()] == ["road"]

@@ -173,9 +173,15 @@ def test_weights_that_are_not_there(network, dataset, module, tmp_path, monkeypa
 
 
 def test_another_network():
-    with pytest.raises(
-        ValueError, match="no network 'encoder': expected segmentation or generator"
-    ):
+    with pytest.raises(ValueError, match="no network 'judge': expected segmentation, generator, e"):
+        find_weights("judge", "toy")
+
+
+def test_the_encoder_is_found_beside_its_generator(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "PROJECT", tmp_path)
+    trained = put(tmp_path, "runs/generator_camvid/encoder.safetensors")
+    assert find_weights("encoder", "camvid") == trained
+    with pytest.raises(FileNotFoundError, match="--dataset toy --out runs/generator_toy"):
         find_weights("encoder", "toy")
 
 

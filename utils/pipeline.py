@@ -1,16 +1,31 @@
 """The whole way: photo -> label map -> photo -> label map, once or round after round.
 
-pipeline = Pipeline(segmenter, generator)
-result = pipeline.run(image_u8)
-result.label_ids, result.generated_u8, result.generated_label_ids
+    pipeline = load_pipeline("toy", "toy")
+    result = pipeline.run(image_u8)
+    result.label_ids, result.generated_u8, result.generated_label_ids
+
+A folder of photos goes through in one command, which can be interrupted and given again; the page
+OUT/index.html shows what came of it (from Python: utils.photo_folder.run_folder):
+
+    python -m utils.pipeline PHOTOS --out OUT
 """
 
+import argparse
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
 
-from spade import SpadeGenerator
-from utils.segmentation import SegmentationNet
+from spade import SpadeGenerator, load_generator
+from utils.labels import check_label_ids
+from utils.progress import progress
+from utils.segmentation import SegmentationNet, load_segmentation
+from utils.weights import find_weights
 
 
 @dataclass(frozen=True)
@@ -18,47 +33,121 @@ class PipelineResult:
     """What one pass makes of one photo, or of a batch (then every shape has B in front).
 
     Attributes:
-        image_u8: (3, H, W) uint8: the photo that went in.
-        label_ids: (H, W) uint8: the map that the network sees in it.
+        image_u8: (3, H, W) uint8: the photo that went in; None where only a map did.
+        label_ids: (H, W) uint8: the map that the network sees in it, or the map that was given.
         generated_u8: (3, H, W) uint8: the photo that SPADE makes of that map.
         generated_label_ids: (H, W) uint8: the map that the network sees in the generated photo.
     """
 
-    image_u8: torch.Tensor
-    label_ids: torch.Tensor
-    generated_u8: torch.Tensor
-    generated_label_ids: torch.Tensor
+    image_u8: Tensor | None
+    label_ids: Tensor
+    generated_u8: Tensor
+    generated_label_ids: Tensor
 
 
 class Pipeline:
-    """A segmentation network and a SPADE generator, one behind the other."""
+    """A segmentation network and a SPADE generator, one behind the other.
 
-    def __init__(self, segmenter: SegmentationNet, generator: SpadeGenerator):
+    Args:
+        z: (1, z_dim) float, the style of all generated photos; None is the mean style, and the only
+            choice for a generator without a latent.  generator.style(name) gives one by name.
+        precision: the generator's, "exact" or "bf16".
+    """
+
+    def __init__(
+        self,
+        segmenter: SegmentationNet,
+        generator: SpadeGenerator,
+        z: Tensor | None = None,
+        precision: str = "exact",
+    ):
         self.segmenter, self.generator = segmenter, generator
+        self.z, self.precision = z, precision
 
-    def run(self, image_u8: torch.Tensor) -> PipelineResult:
+    def run(self, image_u8: Tensor | None, label_ids: Tensor | None = None) -> PipelineResult:
         """Photo -> map -> photo -> map.
 
         Args:
             image_u8: (3, H, W) or (B, 3, H, W) uint8; H and W must suit the generator.
+            label_ids: (H, W) or (B, H, W), label ids 0..33: the map to go on with instead of the
+                one that the network sees in the photo, which may then be None.
         """
-        return self.feedback(image_u8, rounds=1)[0]
+        return self.feedback(image_u8, 1, label_ids)[0]
 
-    def feedback(self, image_u8: torch.Tensor, rounds: int) -> list[PipelineResult]:
-        """Feed each generated photo back in as the next one -> one result a round."""
+    def feedback(
+        self, image_u8: Tensor | None, rounds: int, label_ids: Tensor | None = None
+    ) -> list[PipelineResult]:
+        """Feed each generated photo back in as the next one -> one result a round.
+
+        Args: see run.
+
+        Raises ValueError if rounds is less than 1, or nothing is given to start from.
+        """
         if rounds < 1:
             raise ValueError(f"rounds is {rounds}: expected 1 or more.")
-        label_ids = self.segmenter.predict(image_u8)
+        if label_ids is not None:
+            check_label_ids(label_ids, "the map to start from")
+            label_ids = label_ids.to(next(self.segmenter.parameters()).device, torch.uint8)
+        elif image_u8 is not None:
+            label_ids = self.segmenter.predict(image_u8)
+        else:
+            raise ValueError("There is nothing to start from: pass image_u8, label_ids, or both.")
         results = []
         for _ in range(rounds):
-            generated_u8 = self.generator.synthesize(label_ids)
+            generated_u8 = self.generator.synthesize(label_ids, z=self.z, precision=self.precision)
             generated_label_ids = self.segmenter.predict(generated_u8)
             results.append(PipelineResult(image_u8, label_ids, generated_u8, generated_label_ids))
             image_u8, label_ids = generated_u8, generated_label_ids
         return results
 
+    def stream(self, batches: Iterable[Tensor]) -> Iterator[PipelineResult]:
+        """run() for each batch of photos (B, 3, H, W) in turn, with a progress bar.
 
-def agreement(first_ids: torch.Tensor, second_ids: torch.Tensor) -> torch.Tensor:
+        Only one batch is in memory at a time: any number of photos can go through.
+        """
+        for image_u8 in progress(batches, "batches"):
+            yield self.run(image_u8)
+
+    def settings(self) -> dict[str, str]:
+        """What the results depend on: hashes of the weights and of the style, size, precision."""
+        width, height = self.generator.size
+        return {
+            "segmenter": _hash_of_weights(self.segmenter),
+            "generator": _hash_of_weights(self.generator),
+            "style": "mean" if self.z is None else _hash({"z": self.z}),
+            "precision": self.precision,
+            "size": f"{width}x{height}",
+        }
+
+
+def load_pipeline(
+    segmenter: str | Path,
+    generator: str | Path,
+    style: str | None = None,
+    precision: str = "exact",
+    device: torch.device | str | None = None,
+) -> Pipeline:
+    """Read both networks.
+
+    Args:
+        segmenter, generator: each the data set that it was trained on ("toy", "camvid",
+            "cityscapes"; see utils.weights.find_weights) or the path of its weights.
+        style: the name of one of the generator's styles; None is the mean style.
+        precision: see Pipeline.
+        device: a GPU where there is one, by default.
+
+    Raises:
+        FileNotFoundError: there are no such weights; says how to get them.
+        ValueError: a file holds something else, or there is no such style.
+    """
+    device = device or Accelerator().device
+    segmenter_net, _ = load_segmentation(_weights_file("segmentation", segmenter))
+    generator_net = load_generator(_weights_file("generator", generator)).to(device)
+    z = None if style is None else generator_net.style(style)
+    return Pipeline(segmenter_net.to(device), generator_net, z, precision)
+
+
+def agreement(first_ids: Tensor, second_ids: Tensor) -> Tensor:
     """Share of pixels with the same label, 0..1, one a map: (H, W) -> (), (B, H, W) -> (B,)."""
     if first_ids.shape != second_ids.shape:
         raise ValueError(
@@ -66,3 +155,60 @@ def agreement(first_ids: torch.Tensor, second_ids: torch.Tensor) -> torch.Tensor
             "expected the same."
         )
     return (first_ids == second_ids).float().mean(dim=(-2, -1))
+
+
+def _weights_file(network: str, source: str | Path) -> Path:
+    return Path(source) if Path(source).suffix else find_weights(network, str(source))
+
+
+def _hash_of_weights(network: nn.Module) -> str:
+    return _hash(network.state_dict())
+
+
+def _hash(tensors: dict[str, Tensor]) -> str:
+    """The same for the same numbers under the same names, on any device."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        numbers = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(numbers.numpy())
+    return digest.hexdigest()[:16]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line -> exit status: 0, 1 if a photo could not be read, 130 if interrupted."""
+    from utils.photo_folder import run_folder  # it imports this module
+
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.pipeline",
+        description="A folder of photos -> label maps -> generated photos -> label maps, and a "
+        "page that shows them.  Interrupted, it goes on when the same command is given again.",
+    )
+    parser.add_argument("photos", type=Path, help="a folder of JPEG, PNG or WebP photos, or one")
+    parser.add_argument("--out", type=Path, required=True, help="folder for pictures and page")
+    named = "a data set (toy, camvid, cityscapes) or a file of weights"
+    parser.add_argument("--segmenter", default="toy", help=named)
+    parser.add_argument("--generator", default="toy", help=named)
+    parser.add_argument("--style", help="the name of one of the generator's styles")
+    parser.add_argument("--precision", default="exact", choices=("exact", "bf16"))
+    parser.add_argument("--batch-size", type=int, default=8)
+    options = parser.parse_args(arguments)
+    try:
+        pipeline = load_pipeline(
+            options.segmenter, options.generator, options.style, options.precision
+        )
+        report = run_folder(pipeline, options.photos, options.out, options.batch_size)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"Interrupted; the same command goes on.  So far: {options.out / 'index.html'}")
+        return 130
+    print(report)
+    for message in report.unreadable.values():
+        print(f"skipped: {message}", file=sys.stderr)
+    return 1 if report.unreadable else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

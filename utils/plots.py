@@ -184,6 +184,80 @@ def show_curves(
     _save(figure, name)
 
 
+def show_losses(
+    history: dict[str, Sequence[float]], points: int = 100, name: str | None = None
+) -> None:
+    """The losses of a training of SPADE, a panel each, as means of so many stretches.
+
+    Args:
+        history: loss -> its values in the order of the training, as spade.training returns them.
+    """
+    figure, axes = plt.subplots(1, len(history), figsize=(FIGURE_WIDTH, 2.4), squeeze=False)
+    for axis, (loss, values) in zip(axes[0], history.items(), strict=True):
+        stretches = torch.tensor(values).tensor_split(min(points, len(values)))
+        places = [(i + 0.5) / len(stretches) for i in range(len(stretches))]
+        axis.plot(places, [stretch.mean().item() for stretch in stretches])
+        axis.set(title=loss, xlabel="share of the training")
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
+    _save(figure, name)
+
+
+def show_spread(
+    curves: dict[str, torch.Tensor],
+    xlabel: str,
+    ylabel: str,
+    first: int = 1,
+    name: str | None = None,
+) -> None:
+    """Named curves with their spread: the mean over scenes, and a band that holds 80 % of them.
+
+    Args:
+        curves: (R, B) shares, 0..1: a value for each step and scene; NaN for a scene without one.
+        first: the number of the first step.
+    """
+    figure, axis = plt.subplots(figsize=(FIGURE_WIDTH * 0.6, 3.2))
+    for label, values in curves.items():
+        steps = range(first, first + len(values))
+        low, high = values.nanquantile(torch.tensor([0.1, 0.9]), dim=1).numpy()
+        (line,) = axis.plot(steps, values.nanmean(1).numpy(), "o-", markersize=4, label=label)
+        axis.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 1))
+    axis.legend(fontsize=9)
+    axis.grid(alpha=0.3)
+    figure.tight_layout()
+    _save(figure, name)
+
+
+def show_class_rounds(
+    shares: dict[str, torch.Tensor], classes: int = 16, name: str | None = None
+) -> None:
+    """What is left of each class, round after round: a row a class, the most frequent on top.
+
+    Args:
+        shares: title -> (R, 34) shares of the labels, as utils.feedback.class_shares() gives them:
+            one panel each.
+        classes: how many rows; which ones is decided by the start of the first panel.
+    """
+    first = next(iter(shares.values()))[0]
+    labels = first.argsort(descending=True, stable=True)[:classes]
+    labels = labels[first[labels] > 0]
+    figure, axes = plt.subplots(
+        1, len(shares), figsize=(FIGURE_WIDTH, 0.25 * len(labels) + 0.9), squeeze=False, sharey=True
+    )
+    for axis, (title, values) in zip(axes[0], shares.items()):
+        left = (values / values[0])[:, labels].T  # (classes, R); 0 / 0 stays white
+        image = axis.imshow(left.numpy(), cmap="RdYlBu", vmin=0, vmax=2, aspect="auto")
+        axis.set(title=title, xlabel="round")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0, 0].set_yticks(range(len(labels)), [NAMES[i] for i in labels.tolist()])
+    figure.tight_layout()
+    bar = figure.colorbar(image, ax=axes, pad=0.02)
+    bar.set_ticks([0, 1, 2], labels=["gone", "as many pixels\nas at the start", "twice or more"])
+    _save(figure, name)
+
+
 def show_channels(rows: dict[str, torch.Tensor], columns: int, name: str | None = None) -> None:
     """The channels of activations (C, H, W) that vary most, one named row each, dark to bright."""
     pictures = {}

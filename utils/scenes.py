@@ -214,10 +214,10 @@ class _FileScenes(Scenes):
         return read_map(path)
 
     def _identity(self, name, city, time_of_day, *sources):
-        return (name, [_file_identity(source) for source in sources if source is not None])
+        return (name, [file_identity(source) for source in sources if source is not None])
 
 
-def _file_identity(source: Path | ZippedFile) -> tuple[int, int]:
+def file_identity(source: Path | ZippedFile) -> tuple[int, int]:
     """What changes when the file does; reading 11 GB to hash them would take minutes."""
     if isinstance(source, ZippedFile):
         return (source.size, source.crc)

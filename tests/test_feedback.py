@@ -1,0 +1,134 @@
+"""Two maps of one street compared, and many rounds."""
+
+import math
+
+import pytest
+import torch
+
+import spade
+from utils.feedback import (
+    agreement_by_distance,
+    agreement_with,
+    class_shares,
+    compare,
+    controls,
+    died_out,
+    maps_by_round,
+)
+from utils.labels import ID
+from utils.metrics import BoundaryScore, SegmentationScore
+from utils.pipeline import Pipeline, agreement
+from utils.segmentation import SegmentationNet
+
+ROAD, SKY, CAR = ID["road"], ID["sky"], ID["car"]
+
+
+def half_sky(width=8, height=8, rows=4):
+    label_ids = torch.full((height, width), ROAD, dtype=torch.uint8)
+    label_ids[:rows] = SKY
+    return label_ids
+
+
+def random_maps(*shape):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(7, 34, shape, generator=generator, dtype=torch.uint8)
+
+
+def test_compare_by_hand():
+    first = torch.stack([half_sky(), half_sky()])
+    second = torch.stack([half_sky(), half_sky(rows=5)])  # 8 of 64 pixels of the second scene
+    result = compare(first, second)
+    torch.testing.assert_close(result.agreement, torch.tensor([1, 56 / 64]))
+    assert result.segmentation.iou["sky"] == pytest.approx(64 / 72)
+    assert result.segmentation.miou == pytest.approx((64 / 72 + 56 / 64) / 2)
+    assert result.boundary.true_length == result.boundary.predicted_length == 32 / 128
+    assert result.boundary.f_score == 1, "an outline one pixel off is near enough"
+    assert str(result).startswith("agreement 0.938 ±0.062, mIoU 0.882, boundary F-score 1.000")
+
+
+def test_compare_counts_over_all_scenes_whatever_the_batches():
+    first, second = random_maps(20, 6, 7), random_maps(21, 6, 7)[1:]
+    result = compare(first, second)
+    segmentation, boundary = SegmentationScore(), BoundaryScore()
+    for score in (segmentation, boundary):
+        score.update(second, first)
+    assert result.segmentation.miou == segmentation.compute().miou
+    assert result.boundary.f_score == boundary.compute().f_score
+    with pytest.raises(ValueError, match="expected the same"):
+        compare(first, second[:-1])
+    assert "±0.000" in str(compare(first[:1], second[:1])), "one scene"
+
+
+def test_controls():
+    first = random_maps(3, 40, 50)
+    chance = controls(first)
+    assert torch.equal(chance["another scene"], torch.stack([first[2], first[0], first[1]]))
+    shuffled = chance["shuffled"]
+    assert torch.equal(shuffled.flatten(1).sort(1)[0], first.flatten(1).sort(1)[0])
+    assert torch.equal(shuffled, controls(first)["shuffled"])
+    assert not torch.equal(shuffled, controls(first, seed=1)["shuffled"])
+    # Pixels in random places agree as often as two draws from the classes do.
+    assert agreement(first, shuffled).mean() == pytest.approx(1 / 27, abs=0.01)
+    for too_few in (first[0], first[:1]):
+        with pytest.raises(ValueError, match="with two scenes or more"):
+            controls(too_few)
+
+
+def test_agreement_by_distance_by_hand():
+    first = half_sky(height=10, rows=5)[None].repeat(2, 1, 1)  # outline: rows 4 and 5
+    second = first.clone()
+    second[0, 4] = ROAD
+    second[1, 0, :2] = CAR
+    by_distance = agreement_by_distance(first, second, furthest=3)
+    expected = [[0.5, 1], [1, 1], [1, 1], [1, 30 / 32]]  # rows 3 and 6, 2 and 7, then 4 rows
+    torch.testing.assert_close(by_distance, torch.tensor(expected))
+    far = agreement_by_distance(first, second, furthest=6)
+    assert far[4].tolist() == [1, 14 / 16] and far[5].isnan().all() and far[6].isnan().all()
+    flat = torch.full((1, 4, 4), ROAD)
+    assert agreement_by_distance(flat, flat, 2)[:, 0].tolist()[2] == 1, "no outline at all"
+    assert math.isnan(agreement_by_distance(flat, flat, 2)[0, 0])
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    torch.manual_seed(0)
+    generator = spade.SpadeGenerator(ngf=2, hidden=4, upsampling="normal", size=(64, 32))
+    return Pipeline(SegmentationNet("resnet18"), generator)
+
+
+def test_maps_by_round(pipeline):
+    generator = torch.Generator().manual_seed(0)
+    image_u8 = torch.randint(0, 256, (5, 3, 32, 64), generator=generator, dtype=torch.uint8)
+    maps = maps_by_round(pipeline, image_u8, rounds=2, batch_size=2)
+    assert maps.shape == (3, 5, 32, 64) and maps.dtype == torch.uint8
+    first, second = pipeline.feedback(image_u8[:2], 2)
+    assert torch.equal(maps[0, :2], first.label_ids)
+    assert torch.equal(maps[1, :2], second.label_ids)
+    assert torch.equal(maps[2, :2], second.generated_label_ids)
+    true_ids = random_maps(5, 32, 64)
+    from_truth = maps_by_round(pipeline, None, 1, true_ids)
+    assert torch.equal(from_truth[0], true_ids)
+    assert torch.equal(from_truth[1], pipeline.run(None, true_ids).generated_label_ids)
+    with pytest.raises(ValueError, match="nothing to start from"):
+        maps_by_round(pipeline, None, 1)
+
+
+def test_agreement_with():
+    maps = random_maps(3, 2, 4, 5)
+    shares = agreement_with(maps, maps[1])
+    assert shares.shape == (3, 2) and shares[1].tolist() == [1, 1]
+    torch.testing.assert_close(shares[2], agreement(maps[2], maps[1]))
+
+
+def test_class_shares_and_what_died_out():
+    start = torch.stack([half_sky(), half_sky()])
+    start[0, 7, :5] = CAR
+    end = start.clone()
+    end[0, 7, :] = ROAD
+    shares = class_shares(torch.stack([start, end]))  # two rounds of two scenes
+    assert shares.shape == (2, 34)
+    torch.testing.assert_close(shares.sum(1), torch.ones(2))
+    assert shares[0, CAR] == pytest.approx(5 / 128) and shares[0, SKY] == pytest.approx(0.5)
+    torch.testing.assert_close(class_shares(start), shares[0])
+    assert died_out(shares) == {"car": 0}
+    assert died_out(shares, left=1.01) == {"sky": 1, "car": 0}, "the road grew"

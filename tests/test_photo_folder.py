@@ -1,0 +1,212 @@
+"""A folder of photos: killed at any moment, it goes on and ends as if nothing had happened."""
+
+import json
+import re
+from html.parser import HTMLParser
+from urllib.parse import unquote
+
+import pytest
+import torch
+
+import spade
+from utils.images import read_image, read_map, read_photo, save_image
+from utils.labels import label_ids_to_colors
+from utils.photo_folder import FOLDERS, PAGE, RESULTS, run_folder
+from utils.pipeline import Pipeline, agreement
+from utils.segmentation import SegmentationNet
+
+SIZE = (64, 32)
+NAMES = ("a.png", "b & <c> #1.png", "c.jpg", "c.png", "d.webp")
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    torch.manual_seed(0)
+    generator = spade.SpadeGenerator(ngf=2, hidden=4, upsampling="normal", size=SIZE)
+    return Pipeline(SegmentationNet("resnet18"), generator)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Five photos, larger than the generator's, two of them with one stem."""
+    random = torch.Generator().manual_seed(0)
+    for name in NAMES:
+        image_u8 = torch.randint(0, 256, (3, 50, 90), generator=random, dtype=torch.uint8)
+        save_image(image_u8, tmp_path / "photos" / name)
+    return tmp_path / "photos"
+
+
+def contents(folder):
+    """Everything in the output folder: path -> bytes."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / RESULTS).read_text().splitlines()]
+
+
+def test_what_is_saved(pipeline, photos, tmp_path):
+    report = run_folder(pipeline, photos, tmp_path / "out", batch_size=2)
+    assert report.new == len(NAMES) and set(report.records) == set(NAMES)
+    assert not report.unreadable
+    names = [record.name for record in report.records.values()]
+    assert names == ["a", "b & <c> #1", "c", "c.png", "d"]
+    expected = {f"{folder}/{name}.png" for folder in FOLDERS for name in names}
+    assert set(contents(tmp_path / "out")) == expected | {PAGE, RESULTS}
+    for photo, record in report.records.items():
+        result = pipeline.run(read_photo(photos / photo, SIZE))
+        stages = dict(zip(FOLDERS, record.files(tmp_path / "out")))
+        assert torch.equal(read_image(stages["photos"]), result.image_u8)
+        assert torch.equal(read_map(stages["label_ids"]), result.label_ids)
+        colors = label_ids_to_colors(result.label_ids)
+        assert torch.equal(read_image(stages["maps"]), colors)
+        # Alone and in a batch, a sum may round differently, and the other stages follow.
+        generated_u8 = read_image(stages["generated"])
+        assert (generated_u8.int() - result.generated_u8.int()).abs().max() <= 1
+        second = read_map(stages["second_label_ids"])
+        assert agreement(second, pipeline.segmenter.predict(generated_u8)) > 0.99
+        assert torch.equal(read_image(stages["second_maps"]), label_ids_to_colors(second))
+        share = agreement(read_map(stages["label_ids"]), second)
+        assert record.agreement == pytest.approx(share.item(), abs=1e-4)
+
+
+def test_a_second_call_does_nothing_twice(pipeline, photos, tmp_path):
+    run_folder(pipeline, photos, tmp_path / "out")
+    pictures = list((tmp_path / "out").rglob("*.png"))
+    before = [path.stat().st_mtime_ns for path in pictures]
+    report = run_folder(pipeline, photos, tmp_path / "out")
+    assert report.new == 0 and len(report.records) == len(NAMES)
+    assert [path.stat().st_mtime_ns for path in pictures] == before
+    assert "5 photos done (0 now)" in str(report)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_interrupted_and_resumed_equals_uninterrupted(
+    pipeline, photos, tmp_path, monkeypatch, after
+):
+    run_folder(pipeline, photos, tmp_path / "whole", batch_size=2)
+    calls = []
+
+    def run(image_u8):
+        calls.append(image_u8)
+        if len(calls) > after:
+            raise KeyboardInterrupt
+        return Pipeline.run(pipeline, image_u8)
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pipeline, "run", run)
+        run_folder(pipeline, photos, out, batch_size=2)
+    assert len(lines(out)) == 1 + 2 * after
+    assert f"{2 * after} photos" in (out / PAGE).read_text(), "a page of what is there"
+    # What a kill leaves: a line cut short, half a picture, a picture without a line.
+    with open(out / RESULTS, "a") as file:
+        file.write('{"photo": "d.webp", "identi')
+    (out / "maps" / ".d.png.abc.part").write_bytes(b"half")
+    (out / "photos" / "d.png").write_bytes(b"of a batch that was not finished")
+    report = run_folder(pipeline, photos, out, batch_size=2)
+    assert report.new == len(NAMES) - 2 * after
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_what_changed_or_is_missing_is_done_again(pipeline, photos, tmp_path):
+    report = run_folder(pipeline, photos, tmp_path / "out")
+    (tmp_path / "out" / "generated" / "a.png").unlink()
+    save_image(torch.zeros(3, 40, 80, dtype=torch.uint8), photos / "c.png")
+    (photos / "d.webp").unlink()
+    again = run_folder(pipeline, photos, tmp_path / "out")
+    assert again.new == 2 and set(again.records) == set(NAMES), "no result is thrown away"
+    assert again.records["c.png"].name == report.records["c.png"].name
+    assert int(read_image(tmp_path / "out" / "photos" / "c.png.png").max()) == 0
+
+
+def test_other_networks_or_settings_are_noticed(pipeline, photos, tmp_path):
+    run_folder(pipeline, photos, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    other = Pipeline(pipeline.segmenter, pipeline.generator, precision="bf16")
+    with pytest.raises(ValueError, match="made with precision exact; this run has precision bf16"):
+        run_folder(other, photos, tmp_path / "out")
+    torch.manual_seed(1)
+    other = Pipeline(SegmentationNet("resnet18"), pipeline.generator)
+    with pytest.raises(ValueError, match="out holds .* made with segmenter [0-9a-f]{16}; this run"):
+        run_folder(other, photos, tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+
+
+def test_unreadable_files_are_named_and_skipped(pipeline, photos, tmp_path):
+    (photos / "b & <c> #1.png").write_bytes((photos / "a.png").read_bytes()[:500])
+    (photos / "0.jpg").write_text("<html>not found</html>")
+    report = run_folder(pipeline, photos, tmp_path / "out", batch_size=2)
+    assert set(report.records) == {"a.png", "c.jpg", "c.png", "d.webp"}
+    assert list(report.unreadable) == ["0.jpg", "b & <c> #1.png"]
+    assert "b & <c> #1.png can't be read as a picture" in report.unreadable["b & <c> #1.png"]
+    assert "4 photos done" in str(report) and "2 skipped" in str(report)
+    assert "b &amp; &lt;c&gt; #1.png can&#x27;t be read" in (tmp_path / "out" / PAGE).read_text()
+    # It may be repaired while the others are kept.
+    (photos / "0.jpg").write_bytes((photos / "c.jpg").read_bytes())
+    assert run_folder(pipeline, photos, tmp_path / "out").new == 1
+
+
+def test_nothing_can_be_read(pipeline, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"")
+    report = run_folder(pipeline, tmp_path / "photos", tmp_path / "out")
+    assert (report.new, len(report.unreadable)) == (0, 1)
+    assert "0 photos; none is done yet" in report.page.read_text()
+
+
+def test_a_full_disk_loses_nothing(pipeline, photos, tmp_path, monkeypatch):
+    from utils import images
+
+    saved = []
+
+    def save(image_u8, path):
+        saved.append(path)
+        if len(saved) > 17:  # in the second batch
+            raise OSError("No space left on device")
+        return save_image(image_u8, path)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(images, "save_image", save)
+        run_folder(pipeline, photos, tmp_path / "out", batch_size=2)
+    assert len(lines(tmp_path / "out")) == 1 + 2
+    assert run_folder(pipeline, photos, tmp_path / "out").new == 3
+
+
+def test_places_that_do_not_work(pipeline, photos, tmp_path):
+    with pytest.raises(ValueError, match="photos lie in .*, the folder to write to"):
+        run_folder(pipeline, photos, tmp_path)
+    with pytest.raises(ValueError, match="photos lie in"):
+        run_folder(pipeline, photos, photos)
+    with pytest.raises(FileNotFoundError, match="nowhere is not there"):
+        run_folder(pipeline, tmp_path / "nowhere", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert run_folder(pipeline, photos / "a.png", photos / "results").new == 1, "a folder inside"
+
+
+class _Links(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.images, self.text = [], ""
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "img":
+            self.images.append(dict(attributes))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_page(pipeline, photos, tmp_path):
+    report = run_folder(pipeline, photos, tmp_path / "out")
+    page = _Links()
+    page.feed(report.page.read_text(encoding="utf-8"))
+    assert len(page.images) == 4 * len(NAMES)
+    assert {image["loading"] for image in page.images} == {"lazy"}
+    for image in page.images:
+        assert re.match(r"(photos|maps|generated|second_maps)/", image["src"]), "relative"
+        assert (report.page.parent / unquote(image["src"])).is_file()
+    for photo, record in report.records.items():
+        assert photo in page.text and f"{record.agreement:.1%}" in page.text
+    assert str(tmp_path) not in report.page.read_text(), "the folder can be moved"

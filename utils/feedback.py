@@ -1,0 +1,164 @@
+"""How alike two maps of one street are, what chance would give, and what many rounds do to it.
+
+comparison = compare(first_ids, second_ids)             # maps before and after SPADE
+maps = maps_by_round(pipeline, image_u8, rounds=10)     # (11, B, H, W)
+agreement_with(maps, maps[0])                           # (11, B): what is left of the first
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spade.semantics import instance_edges
+from utils.labels import NAMES, NUM_LABELS
+from utils.metrics import BoundaryResult, BoundaryScore, SegmentationResult, SegmentationScore
+from utils.pipeline import Pipeline, agreement
+from utils.progress import progress
+
+
+@dataclass(frozen=True)
+class MapComparison:
+    """How well the second maps of a set of scenes repeat the first ones.
+
+    Attributes:
+        agreement: (B,) float: share of the pixels with the same label in both, for each scene.
+        segmentation: mIoU, IoU by class ..., the first maps taken as the truth.
+        boundary: how well the outlines fit, and how long they are: true_length is that of the first
+            maps, predicted_length that of the second.
+    """
+
+    agreement: Tensor
+    segmentation: SegmentationResult
+    boundary: BoundaryResult
+
+    def __str__(self) -> str:
+        # the spread of a single scene is 0, not NaN
+        spread = self.agreement.std(correction=0)
+        return (
+            f"agreement {self.agreement.mean():.3f} ±{spread:.3f}, "
+            f"mIoU {self.segmentation.miou:.3f}, boundary F-score {self.boundary.f_score:.3f}"
+        )
+
+
+def compare(first_ids: Tensor, second_ids: Tensor) -> MapComparison:
+    """Score the second maps against the first.
+
+    Args:
+        first_ids, second_ids: (B, H, W) label ids 0..33; both of the same shape, on any device.
+
+    Raises ValueError if the shapes differ, or there are no label ids in them.
+    """
+    first_ids, second_ids = first_ids.cpu(), second_ids.cpu()
+    segmentation, boundary = SegmentationScore(), BoundaryScore()
+    for first, second in zip(first_ids.split(16), second_ids.split(16)):  # bounded memory
+        segmentation.update(second, first)
+        boundary.update(second, first)
+    shares = agreement(first_ids, second_ids)
+    return MapComparison(shares, segmentation.compute(), boundary.compute())
+
+
+def controls(label_ids: Tensor, seed: int = 0) -> dict[str, Tensor]:
+    """Maps that owe nothing to a scene: what they agree on with it is chance.
+
+    Args:
+        label_ids: (B, H, W), maps of at least two scenes.
+
+    Returns:
+        "another scene": each map is the next scene's, a street like any other;
+        "shuffled": each map's own pixels in random places: its classes, and nothing else.
+    """
+    if label_ids.dim() != 3 or len(label_ids) < 2:
+        raise ValueError(
+            f"The maps have shape {tuple(label_ids.shape)}: expected (B, H, W) with two scenes or "
+            "more, so that there is another one to compare with."
+        )
+    flat = label_ids.flatten(1)
+    noise = torch.rand(flat.shape, generator=torch.Generator().manual_seed(seed))
+    shuffled = flat.gather(1, noise.argsort(1).to(flat.device)).reshape(label_ids.shape)
+    return {"another scene": label_ids.roll(1, 0), "shuffled": shuffled}
+
+
+def agreement_by_distance(first_ids: Tensor, second_ids: Tensor, furthest: int = 8) -> Tensor:
+    """Agreement by how far a pixel is from the nearest outline of the first map.
+
+    Args:
+        first_ids, second_ids: (B, H, W) label ids.
+        furthest: the last distance that is told from those beyond, in pixels along each axis.
+
+    Returns:
+        (furthest + 1, B) float: entry d for the pixels at distance d, 0 being those on an outline,
+        the last for all pixels that are at least so far; NaN where a scene has none of them.
+    """
+    same = (first_ids == second_ids).float()
+    within = instance_edges(first_ids.int())  # (B, H, W), grows with the distance
+    ring, rows = within, []
+    for distance in range(furthest + 1):
+        if distance == furthest:
+            ring = ring | ~within
+        rows.append((same * ring).sum((-2, -1)) / ring.sum((-2, -1)))  # (B,), 0 / 0 is NaN
+        wider = F.max_pool2d(within.float(), 3, stride=1, padding=1) > 0
+        ring, within = wider & ~within, wider
+    return torch.stack(rows)
+
+
+# ----------------------------------------------------------------------------- round after round
+
+
+def maps_by_round(
+    pipeline: Pipeline,
+    image_u8: Tensor | None,
+    rounds: int,
+    label_ids: Tensor | None = None,
+    batch_size: int = 8,
+) -> Tensor:
+    """Feed generated photos back in, scene by scene, with a progress bar.
+
+    Args:
+        image_u8: (B, 3, H, W): the photos to start from; or None, and
+        label_ids: (B, H, W), label ids 0..33: the maps to start from, true ones for example.
+        batch_size: how many scenes go through at a time.
+
+    Returns:
+        label_ids (rounds + 1, B, H, W) uint8 on the CPU: the first maps, and those of each round.
+    """
+    starts = image_u8 if label_ids is None else label_ids
+    if starts is None:
+        raise ValueError("There is nothing to start from: pass image_u8 or label_ids.")
+    maps = []
+    for start in progress(starts.split(batch_size), f"{rounds} rounds"):
+        photos, ids = (start, None) if label_ids is None else (None, start)
+        results = pipeline.feedback(photos, rounds, ids)
+        seen = [results[0].label_ids, *(result.generated_label_ids for result in results)]
+        maps.append(torch.stack(seen).cpu())
+    return torch.cat(maps, 1)
+
+
+def agreement_with(maps: Tensor, first_ids: Tensor) -> Tensor:
+    """Agreement of the maps of each round (R, B, H, W) with one set of maps (B, H, W) -> (R, B)."""
+    return agreement(maps, first_ids.expand_as(maps))
+
+
+def class_shares(label_ids: Tensor) -> Tensor:
+    """Share of the pixels that each label has, 0..1: (..., B, H, W) -> (..., 34)."""
+    flat = label_ids.flatten(-3).long()
+    rows = flat.reshape(-1, flat.shape[-1])
+    counts = torch.stack([row.bincount(minlength=NUM_LABELS) for row in rows])
+    return (counts / flat.shape[-1]).reshape(*flat.shape[:-1], NUM_LABELS)
+
+
+def died_out(shares: Tensor, left: float = 0.1) -> dict[str, float]:
+    """The classes of which less than a part is left after the last round.
+
+    Args:
+        shares: (R, 34), as class_shares() gives them for the maps of all rounds.
+        left: that part, of the share that a class had at the start.
+
+    Returns:
+        name -> the part that is left, 0..1; the class that had the largest share comes first.
+    """
+    start, end = shares[0], shares[-1]
+    by_share = start.argsort(descending=True, stable=True).tolist()
+    parts = {NAMES[i]: (end[i] / start[i]).item() for i in by_share if start[i] > 0}
+    return {name: part for name, part in parts.items() if part < left}

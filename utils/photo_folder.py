@@ -1,0 +1,326 @@
+"""A folder of photos through the pipeline, as often interrupted as need be, and a page to look at.
+
+    report = run_folder(pipeline, "my photos", "out/my photos")
+
+In the output folder, each photo has one file under its own name in each of FOLDERS, and a line in
+results.jsonl as soon as all of these are on the disk.  Whoever comes next does what has no line.
+"""
+
+import html
+import json
+import statistics
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import torch
+from torch import Tensor
+
+from utils.files import usable_cores, write_atomically
+from utils.images import ImageWriter, read_photo
+from utils.labels import BENCHMARK_IDS, COLORS, NAMES, label_ids_to_colors
+from utils.pipeline import Pipeline, agreement
+from utils.progress import progress
+from utils.scenes import file_identity, open_photos
+
+# All of them PNG: what the network saw in a generated photo can be seen in the saved one, too.
+FOLDERS = {
+    "photos": "the photo, turned upright, its middle cut out and resized",
+    "maps": "the map that the network sees in it, in the Cityscapes colours",
+    "label_ids": "the same map as label ids 0..33, one channel",
+    "generated": "the photo that SPADE draws from that map",
+    "second_maps": "the map that the network sees in the generated photo, in colours",
+    "second_label_ids": "the same map as label ids",
+}
+SHOWN = ("photos", "maps", "generated", "second_maps")  # on the page; a map's ids are all but black
+RESULTS, PAGE = "results.jsonl", "index.html"
+PAGE_SECONDS = 10  # between two versions of the page while the work goes on
+
+
+@dataclass(frozen=True)
+class Record:
+    """One photo that is done: a line of results.jsonl.
+
+    Attributes:
+        photo: the name of its file.
+        identity: what changes when that file does.
+        name: the name of its results in FOLDERS, without .png.
+        agreement: share of the pixels with the same label in both maps.
+    """
+
+    photo: str
+    identity: list[int]
+    name: str
+    agreement: float
+
+    def files(self, out: Path) -> list[Path]:
+        return [out / folder / f"{self.name}.png" for folder in FOLDERS]
+
+
+@dataclass(frozen=True)
+class FolderReport:
+    """What run_folder() did.
+
+    Attributes:
+        records: one a photo that is done, now or earlier, by the name of its file.
+        new: how many of them were done by this call, in so many seconds.
+        unreadable: file name -> a sentence that names the file and says why it was skipped.
+        page: the page to open in a browser.
+    """
+
+    records: dict[str, Record]
+    new: int
+    seconds: float
+    unreadable: dict[str, str]
+    page: Path
+
+    def __str__(self) -> str:
+        speed = f", {self.new / self.seconds:.2f} a second" if self.new else ""
+        skipped = f", {len(self.unreadable)} skipped" if self.unreadable else ""
+        return (
+            f"{len(self.records)} photos done ({self.new} now{speed}){skipped}; "
+            f"{_mean_agreement(self.records)}\n"
+            f"open in a browser: {self.page}"
+        )
+
+
+def run_folder(
+    pipeline: Pipeline, photos: str | Path, out: str | Path, batch_size: int = 8
+) -> FolderReport:
+    """Photo -> map -> photo -> map for a whole folder, with a progress bar.
+
+    May be killed at any time: the same call goes on, does nothing twice that is on the disk, and
+    leaves no half-written file.  A photo that has changed since is done again; results of photos
+    that are not there any more stay.  One call at a time for one output folder.
+
+    Args:
+        photos: a folder of JPEG, PNG or WebP files of any size, or one such file; never changed.
+        out: the folder for the results, see FOLDERS; it is made.
+        batch_size: how many photos go through at a time.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it holds no photo, it lies in the output folder, or the results that are in the
+            output folder were made with other networks or settings.
+        OSError: the results can't be written; what was written stays, and the next call goes on.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: expected 1 or more.")
+    photos, out = Path(photos), Path(out)
+    size = pipeline.generator.size
+    paths = open_photos(photos, size).paths
+    if out.resolve() in paths[0].resolve().parents:
+        raise ValueError(f"The photos lie in {out}, the folder to write to: choose another one.")
+    records = _open_results(out, pipeline.settings())
+    todo = [path for path in paths if not _is_done(records.get(path.name), path, out)]
+    new, unreadable, start = 0, {}, time.perf_counter()
+    _write_page(out, size, records, unreadable)
+    written = time.perf_counter()
+    bar = progress(None, "photos", total=len(paths), done=len(paths) - len(todo))
+    try:
+        for batch in _batches(todo, size, batch_size, unreadable):
+            done = _run_batch(pipeline, batch, out, records)
+            with open(out / RESULTS, "a", encoding="utf-8") as file:
+                file.write("".join(json.dumps(asdict(record)) + "\n" for record in done))
+            records |= {record.photo: record for record in done}
+            new += len(done)
+            bar.update(len(done))
+            if time.perf_counter() - written > PAGE_SECONDS:
+                _write_page(out, size, records, unreadable)
+                written = time.perf_counter()
+    finally:
+        bar.close()
+        _write_page(out, size, records, unreadable)
+    seconds = time.perf_counter() - start
+    return FolderReport(records, new, seconds, unreadable, out / PAGE)
+
+
+# ----------------------------------------------------------------------------- what is done already
+
+
+def _open_results(out: Path, settings: dict[str, str]) -> dict[str, Record]:
+    """The records of an output folder, by photo; the folder is made, or cleared of loose ends.
+
+    Raises ValueError if they were made with other settings.
+    """
+    path = out / RESULTS
+    lines = [json.dumps({"settings": settings}) + "\n"]
+    records = {}
+    if path.is_file():
+        there, *written = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        _check_settings(out, json.loads(there)["settings"], settings)
+        # A kill, or a full disk, may have cut a line short; the photo is then done again.
+        lines += [line for line in written if line.endswith("}\n")]
+        records = {r.photo: r for r in (Record(**json.loads(line)) for line in lines[1:])}
+    for folder in FOLDERS:
+        (out / folder).mkdir(parents=True, exist_ok=True)
+        for loose_end in (out / folder).glob(".*.part"):
+            loose_end.unlink()
+    # Whole lines only: the next one must not be glued to a torn one.
+    write_atomically(path, lambda part: part.write_text("".join(lines), encoding="utf-8"))
+    return records
+
+
+def _check_settings(out: Path, there: dict[str, str], here: dict[str, str]) -> None:
+    differing = [key for key in here if there.get(key) != here[key]]
+    if differing:
+        was, now = (", ".join(f"{key} {x.get(key)}" for key in differing) for x in (there, here))
+        raise ValueError(
+            f"{out} holds results that were made with {was}; this run has {now}: choose another "
+            "folder, or delete that one to start anew."
+        )
+
+
+def _is_done(record: Record | None, path: Path, out: Path) -> bool:
+    return (
+        record is not None
+        and record.identity == list(file_identity(path))
+        and all(file.is_file() for file in record.files(out))
+    )
+
+
+# ----------------------------------------------------------------------------- the work
+
+
+@dataclass(frozen=True)
+class _Photo:
+    path: Path
+    identity: list[int]
+    image_u8: Tensor  # (3, H, W)
+
+
+def _batches(
+    paths: Sequence[Path], size: tuple[int, int], batch_size: int, unreadable: dict[str, str]
+) -> Iterator[list[_Photo]]:
+    """The photos that can be read, so many at a time; why one can't goes into unreadable."""
+    batch = []
+    for path, reading in _read_ahead(paths, size, 2 * batch_size):
+        try:
+            batch.append(reading.result())
+        except (OSError, ValueError) as error:
+            unreadable[path.name] = str(error)
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _read_ahead(paths: Sequence[Path], size: tuple[int, int], ahead: int) -> Iterator[tuple]:
+    """(path, future of its _Photo): photos are decoded while those before them are worked on."""
+    waiting = deque()
+    with ThreadPoolExecutor(usable_cores(), "photo reader") as readers:
+        for path in paths:
+            waiting.append((path, readers.submit(_read, path, size)))
+            if len(waiting) > ahead:  # memory stays bounded
+                yield waiting.popleft()
+        yield from waiting
+
+
+def _read(path: Path, size: tuple[int, int]) -> _Photo:
+    identity = list(file_identity(path))  # before reading: a change in between is noticed next time
+    return _Photo(path, identity, read_photo(path, size))
+
+
+def _run_batch(
+    pipeline: Pipeline, batch: list[_Photo], out: Path, records: dict[str, Record]
+) -> list[Record]:
+    """All pictures of a batch on the disk -> the records that say so."""
+    result = pipeline.run(torch.stack([photo.image_u8 for photo in batch]))
+    shares = agreement(result.label_ids, result.generated_label_ids).tolist()
+    pictures = (  # in the order of FOLDERS
+        result.image_u8,
+        label_ids_to_colors(result.label_ids),
+        result.label_ids,
+        result.generated_u8,
+        label_ids_to_colors(result.generated_label_ids),
+        result.generated_label_ids,
+    )
+    taken = {record.name.lower(): record.photo for record in records.values()}
+    done = []
+    with ImageWriter() as writer:
+        for photo, share, *stages in zip(batch, shares, *(stage.cpu() for stage in pictures)):
+            # a.jpg becomes a.png; if there is an a.webp too, that one becomes a.webp.png
+            name = photo.path.stem
+            while taken.setdefault(name.lower(), photo.path.name) != photo.path.name:
+                name += photo.path.suffix
+            record = Record(photo.path.name, photo.identity, name, round(share, 4))
+            for stage, file in zip(stages, record.files(out)):
+                writer.save(stage, file)
+            done.append(record)
+    return done
+
+
+# ----------------------------------------------------------------------------- the page
+
+
+def _write_page(
+    out: Path, size: tuple[int, int], records: dict[str, Record], unreadable: dict[str, str]
+) -> None:
+    page = _PAGE.format(
+        ratio=f"{size[0]} / {size[1]}",  # known before a picture is loaded, so nothing jumps
+        summary=f"{len(records)} photos; {_mean_agreement(records)}.",
+        skipped="".join(f"<li>{html.escape(message)}</li>" for message in unreadable.values()),
+        legend="".join(_legend(label) for label in BENCHMARK_IDS),
+        headings="".join(f'<th title="{html.escape(FOLDERS[x])}">{_heading(x)}' for x in SHOWN),
+        rows="\n".join(_row(records[photo]) for photo in sorted(records)),
+    )
+    write_atomically(out / PAGE, lambda part: part.write_text(page, encoding="utf-8"))
+
+
+def _mean_agreement(records: dict[str, Record]) -> str:
+    if not records:
+        return "none is done yet"
+    mean = statistics.mean(record.agreement for record in records.values())
+    return f"on average both maps agree on {mean:.1%} of the pixels"
+
+
+def _heading(folder: str) -> str:
+    return folder.replace("_", " ").removesuffix("s")
+
+
+def _legend(label: int) -> str:
+    color = tuple(COLORS[label].tolist())
+    return f'<span><i style="background: rgb{color}"></i>{NAMES[label]}</span>'
+
+
+def _row(record: Record) -> str:
+    cells = "".join(
+        f'<td><a href="{link}"><img loading="lazy" src="{link}" alt="{_heading(folder)}"></a>'
+        for folder in SHOWN
+        for link in [quote(f"{folder}/{record.name}.png")]
+    )
+    return f"<tr><th>{html.escape(record.photo)}<br><b>{record.agreement:.1%}</b>{cells}"
+
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Photo, map, photo, map</title>
+<style>
+body {{ font: 15px system-ui, sans-serif; margin: 1em auto; max-width: 1400px; padding: 0 1em }}
+table {{ border-collapse: collapse; width: 100%; table-layout: fixed }}
+th {{ font-weight: normal; text-align: left; padding: 2px 6px; overflow-wrap: anywhere }}
+td {{ padding: 2px }}
+img {{ width: 100%; aspect-ratio: {ratio}; display: block; background: #ddd }}
+td:nth-child(odd) img {{ image-rendering: pixelated }}
+span {{ display: inline-block; margin-right: 1em }}
+i {{ display: inline-block; width: 1em; height: 1em; margin-right: .3em; vertical-align: -2px }}
+</style>
+<h1>Photo, map, photo, map</h1>
+<p>{summary}  The figure beside a photo is the share of its pixels that carry the same label in both
+maps.  Click a picture to see it alone; maps of label ids lie in <code>label_ids</code> and
+<code>second_label_ids</code>.</p>
+<ul>{skipped}</ul>
+<p>{legend}</p>
+<table>
+<tr><th style="width: 14%">{headings}
+{rows}
+</table>
+</html>
+"""
