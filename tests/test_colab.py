@@ -80,7 +80,8 @@ def test_one_command_writes_the_address_everywhere(tmp_path):
     assert old.count(f"/github/{owner}/blob/") == readme.count("/github/ada/streets/blob/") >= 7
     assert owner not in readme
     notebook = nbformat.read(tmp_path / "notebooks/01_data_preparation.ipynb", as_version=4)
-    assert '"https://github.com/ada/streets.git"' in notebook.cells[1].source
+    setup = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    assert '"https://github.com/ada/streets.git"' in setup.source
     assert not stamp("https://github.com/ada/streets", tmp_path)
     with pytest.raises(ValueError, match="'example.org/x' is no address that Colab opens"):
         stamp("example.org/x", tmp_path)

@@ -14,7 +14,7 @@ from urllib.error import URLError
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
@@ -100,7 +100,9 @@ def save_weights(
     tensors = pack_state(state_dict) if compact else state_dict
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     header = {METADATA: json.dumps(metadata)}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+    # Not save_file(), whose own temporary file stays behind if the process is killed.
+    content = save(tensors, metadata=header)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
