@@ -24,7 +24,7 @@ from timing import machine
 from utils.cache import cached
 from utils.files import PROJECT
 from utils.metrics import SegmentationScore
-from utils.photo_folder import FOLDERS, RESULTS
+from utils.photo_folder import RESULTS, Record
 from utils.pipeline import agreement, load_pipeline
 from utils.plots import PICTURES, show_grid
 from utils.progress import progress
@@ -115,8 +115,9 @@ def folder(photos: Path, networks: dict) -> None:
             time.sleep(0.01)
         process.kill()
         process.wait()
-        before = {path: _written(path) for name in _done(killed) for path in _files(killed, name)}
-        print(f"killed after {len(_done(killed))} of {count} photos; the same command again:")
+        done = _done(killed)
+        before = {path: _written(path) for record in done for path in record.files(killed)}
+        print(f"killed after {len(done)} of {count} photos; the same command again:")
         _finish([*command, str(killed)])
         twice = sum(_written(path) != written for path, written in before.items())
         hashes = [_hashes(place) for place in (whole, killed)]
@@ -133,15 +134,11 @@ def _finish(command: list[str]) -> None:
     print(run.stdout.splitlines()[0])
 
 
-def _done(out: Path) -> list[str]:
-    """The names under which results are complete: whole lines, the settings' line left out."""
+def _done(out: Path) -> list[Record]:
+    """The photos whose results are complete: whole lines, the settings' line left out."""
     path = out / RESULTS
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line)["name"] for line in lines[1:] if line.endswith("\n")]
-
-
-def _files(out: Path, name: str) -> list[Path]:
-    return [out / folder / f"{name}.png" for folder in FOLDERS]
+    return [Record(**json.loads(line)) for line in lines[1:] if line.endswith("\n")]
 
 
 def _written(path: Path) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 import spade
+from spade.losses import PerceptualLoss
 from utils.cache import cached
 from utils.files import PROJECT
 from utils.images import u8_to_imagenet, u8_to_pm1
@@ -41,14 +42,17 @@ class Features(nn.Module):
 
     def __init__(self, network: SegmentationNet):
         super().__init__()
-        self.network = network.eval()
+        self.stages = PerceptualLoss.of_segmentation(network).stages
         self.num_features = 2 * sum(network.encoder.out_channels[1:4])
 
     @torch.no_grad()
     def forward(self, image_u8: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, num_features)."""
-        maps = self.network.encoder(u8_to_imagenet(image_u8))[1:4]
-        return torch.cat([f(x, (2, 3)) for x in maps for f in (torch.mean, torch.std)], dim=1)
+        x, columns = u8_to_imagenet(image_u8), []
+        for stage in self.stages:
+            x = stage(x)
+            columns += [x.mean((2, 3)), x.std((2, 3))]
+        return torch.cat(columns, dim=1)
 
 
 def segformer() -> Judge:

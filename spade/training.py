@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import PartialState
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -40,13 +41,12 @@ from utils.labels import label_ids_to_colors
 from utils.progress import progress
 from utils.scenes import Scenes, open_scenes
 from utils.segmentation import load_segmentation
-from utils.training import PRECISIONS, make_accelerator
+from utils.training import CHECK_EVERY, PRECISIONS, diverged, make_accelerator
 from utils.weights import load_checkpoint, save_checkpoint
 
 History = dict[str, list[float]]  # of each loss one value a step, already times its weight
 MATCHING_WEIGHT, PERCEPTUAL_WEIGHT, KL_WEIGHT = 10, 10, 0.05
 DISCRIMINATOR_SPEED = 4  # times the generator's learning rate
-_CHECK_EVERY = 20  # steps; looking at a loss makes a GPU wait
 _POINTS = 200  # of a curve, where the history goes with the weights
 
 # How much of the learning rate is left after this share of the training, 0..1.
@@ -218,12 +218,10 @@ def train_spade(
     """
     if schedule not in SCHEDULES:
         raise ValueError(f"There is no schedule {schedule!r}: expected {', '.join(SCHEDULES)}.")
-    accelerator = make_accelerator(precision)
-    device, processes = accelerator.device, accelerator.num_processes
-    if batch_size % processes:
-        raise ValueError(f"A batch of {batch_size} can't be shared among {processes} processes.")
+    accelerator = make_accelerator(precision, batch_size)
+    device = accelerator.device
     network = VariationalGenerator(generator, encoder)
-    if processes > 1:
+    if accelerator.num_processes > 1:
         synchronize_batch_norm(network)
     for part in (network, discriminator, perceptual):
         if part is not None:
@@ -267,11 +265,14 @@ def train_spade(
         averaged.update_parameters(network)
         seen = (step + 1) * batch_size
         is_due = seen % save_every < batch_size or step + 1 == steps
-        if is_due or len(waiting) == _CHECK_EVERY:
+        if is_due or len(waiting) == CHECK_EVERY:
             try:
                 _collect(history, waiting, accelerator)
             except FloatingPointError as error:
-                raise FloatingPointError(_after_divergence(error, folder)) from error
+                kept = "nothing was kept before it"
+                if folder is not None and (folder / "last.pt").is_file():
+                    kept = f"{folder / 'last.pt'} holds the last good checkpoint"
+                raise diverged(str(error), kept) from error
             waiting = []
             bar.set_postfix_str(_figures(history, 1), refresh=False)
         if is_due and folder is not None and accelerator.is_main_process:
@@ -334,17 +335,6 @@ def _collect(history: History, waiting: list[dict[str, Tensor]], accelerator: Ac
         history.setdefault(name, []).extend(values)
 
 
-def _after_divergence(error: FloatingPointError, folder: Path | None) -> str:
-    last = None if folder is None else folder / "last.pt"
-    kept = "nothing was kept before it"
-    if last is not None and last.is_file():
-        kept = f"{last} holds the last good checkpoint"
-    return (
-        f"{error}: the training has diverged, and {kept}. Start again with a smaller "
-        'learning_rate, or with precision="bf16" or "fp32" if it was "fp16".'
-    )
-
-
 def _figures(history: History, steps: int) -> str:
     """The mean of each loss over the last steps, for people."""
     means = {name: sum(values[-steps:]) / len(values[-steps:]) for name, values in history.items()}
@@ -366,20 +356,21 @@ def named_styles(encoder: Encoder, scenes: Scenes, batch_size: int = 32) -> dict
     that has only one city or one time of day has no pairs.
     """
     device = next(encoder.parameters()).device
-    latents: dict[str, list[Tensor]] = {}
+    singles: dict[str, list[Tensor]] = {}
+    pairs: dict[tuple[str, str], list[Tensor]] = {}
     for indices in progress(torch.arange(len(scenes)).split(batch_size), "styles"):
         part = [scenes[int(index)] for index in indices]
         image_u8 = torch.stack([scene.image_u8 for scene in part]).to(device)
         for scene, mu in zip(part, encoder(u8_to_pm1(image_u8))[0].cpu(), strict=True):
             pair = (scene.city, scene.time_of_day)
-            for name in (*pair, ", ".join(pair)):
-                latents.setdefault(name, []).append(mu)
-    means = {name: torch.stack(values).mean(0) for name, values in latents.items()}
-    singles = [name for name in means if ", " not in name]
-    pairs = [name for name in means if ", " in name]
+            pairs.setdefault(pair, []).append(mu)
+            for name in pair:
+                singles.setdefault(name, []).append(mu)
+    styles = {name: singles[name] for name in sorted(singles)}
     # With one city, "Cambridge, dusk" would be "dusk" again.
-    several = min(len({name.split(", ")[side] for name in pairs}) for side in (0, 1)) > 1
-    return {name: means[name] for name in sorted(singles) + (sorted(pairs) if several else [])}
+    if all(len(set(names)) > 1 for names in zip(*pairs)):
+        styles |= {", ".join(pair): pairs[pair] for pair in sorted(pairs)}
+    return {name: torch.stack(latents).mean(0) for name, latents in styles.items()}
 
 
 @torch.no_grad()
@@ -482,7 +473,7 @@ def main() -> None:
         seed=arguments.seed,
         preview=val_scenes.spread(4),
     )
-    if not Accelerator().is_main_process:
+    if not PartialState().is_main_process:
         return
     if encoder is not None:
         generator.styles = named_styles(encoder, train_scenes)

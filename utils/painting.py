@@ -332,8 +332,6 @@ def draw_street(
         ValueError: a map of another shape, or a style that the generator does not have.
     """
     z = None if style is None else generator.style(style)
-    if z is not None and label_ids.dim() == 3:
-        z = z.expand(len(label_ids), -1)
     return generator.synthesize(at_size(label_ids, generator.size), z=z, precision=precision).cpu()
 
 

@@ -42,7 +42,7 @@ from utils.weights import load_checkpoint, save_checkpoint
 History = dict[str, list]  # what the weights have been through: one entry an epoch in each list
 HISTORY_KEYS = ("scenes", "train_loss", "val_loss", "val_miou", "val_accuracy", "seconds")
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # our names -> Accelerate's
-_CHECK_EVERY = 20  # steps; looking at a loss makes a GPU wait
+CHECK_EVERY = 20  # steps; looking at a loss makes a GPU wait
 
 # How much of the learning rate is left after this share of the training, 0..1.
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -52,13 +52,20 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 
 
-def make_accelerator(precision: str = "fp32") -> Accelerator:
-    """The processes and the device to train on, in "fp32", "bf16" or (on GPUs) "fp16"."""
+def make_accelerator(precision: str = "fp32", batch_size: int = 0) -> Accelerator:
+    """The processes and the device to train on, in "fp32", "bf16" or (on GPUs) "fp16".
+
+    Raises ValueError for another precision, or a batch that can't be shared among the processes.
+    """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}: expected {', '.join(PRECISIONS)}.")
     # Accelerate remembers the first precision of a process; in a notebook there may be another.
     AcceleratorState._reset_state()
-    return Accelerator(mixed_precision=PRECISIONS[precision])
+    accelerator = Accelerator(mixed_precision=PRECISIONS[precision])
+    processes = accelerator.num_processes
+    if batch_size % processes:
+        raise ValueError(f"A batch of {batch_size} can't be shared among {processes} processes.")
+    return accelerator
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
@@ -167,7 +174,7 @@ def train_one_epoch(
         accelerator.backward(loss)
         optimizer.step()
         losses[step] = loss.detach()
-        if (step + 1) % _CHECK_EVERY == 0 or step + 1 == len(batches):
+        if (step + 1) % CHECK_EVERY == 0 or step + 1 == len(batches):
             seen = accelerator.reduce(losses[: step + 1], "mean")  # in all processes alike
             if not seen.isfinite().all():
                 bad = int((~seen.isfinite()).nonzero()[0])
@@ -254,11 +261,9 @@ def train(
     """
     if schedule not in SCHEDULES:
         raise ValueError(f"There is no schedule {schedule!r}: expected {', '.join(SCHEDULES)}.")
-    accelerator = make_accelerator(precision)
-    device, processes = accelerator.device, accelerator.num_processes
-    if batch_size % processes:
-        raise ValueError(f"A batch of {batch_size} can't be shared among {processes} processes.")
-    if processes > 1:
+    accelerator = make_accelerator(precision, batch_size)
+    device = accelerator.device
+    if accelerator.num_processes > 1:
         synchronize_batch_norm(network)
     network.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
@@ -305,7 +310,10 @@ def train(
                 half_size=half_size,
             )
         except FloatingPointError as error:
-            raise FloatingPointError(_after_divergence(error, epoch, folder)) from error
+            kept = "nothing was kept before it"
+            if folder is not None and epoch:
+                kept = f"{folder / 'last.pt'} holds the epoch before it"
+            raise diverged(f"{error} of epoch {epoch + 1}", kept) from error
         val_loss, result = evaluate(network, val_scenes, batch_size, accelerator)
         seconds = time.perf_counter() - start
         entry = (trained_on, train_loss, val_loss, result.miou, result.accuracy, seconds)
@@ -324,12 +332,11 @@ def train(
     return history
 
 
-def _after_divergence(error: FloatingPointError, epoch: int, folder: Path | None) -> str:
-    last = folder / "last.pt" if folder is not None and epoch else None
-    kept = "nothing was kept before it" if last is None else f"{last} holds the epoch before it"
-    return (
-        f"{error} of epoch {epoch + 1}: the training has diverged, and {kept}. Start again with a "
-        'smaller learning_rate, or with precision="bf16" or "fp32" if it was "fp16".'
+def diverged(what: str, kept: str) -> FloatingPointError:
+    """What to raise when a loss is no number any more: which, where, and what is left."""
+    return FloatingPointError(
+        f"{what}: the training has diverged, and {kept}. Start again with a smaller "
+        'learning_rate, or with precision="bf16" or "fp32" if it was "fp16".'
     )
 
 
