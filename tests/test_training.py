@@ -492,3 +492,17 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     torch.testing.assert_close(*weights, atol=1e-5, rtol=0)
     assert joined["scenes"] == ["toy 64x32"] * 2  # what the start went through comes first
     assert joined["train_loss"][0] == history["train_loss"][0] != joined["train_loss"][1]
+    run(
+        "--out",
+        str(tmp_path / "three"),
+        "--start",
+        str(start),
+        "--head",
+        "unet",
+        "--learning-rate",
+        "0",
+    )
+    unet, own = load_segmentation(tmp_path / "three" / "segmentation.safetensors")
+    assert unet.settings["head"] == "unet" and len(own["val_miou"]) == 1  # a history of its own
+    weights = [x.encoder.conv1.weight for x in (unet, network)]
+    torch.testing.assert_close(*weights, atol=1e-5, rtol=0)

@@ -353,9 +353,13 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, help="how many training scenes; all by default")
     parser.add_argument("--val-scenes", type=int, help="how many to validate with; all by default")
     parser.add_argument("--backbone", default="resnet34", choices=tuple(BACKBONES))
-    parser.add_argument("--head", default="fcn", choices=("fcn", "unet"))
+    parser.add_argument("--head", choices=("fcn", "unet"), help="that of --start, or else fcn")
     parser.add_argument("--finest-stride", type=int, default=2, choices=STRIDES)
-    parser.add_argument("--start", default="random", help="random, imagenet, or a file of weights")
+    parser.add_argument(
+        "--start",
+        default="random",
+        help="random, imagenet, or a file of weights; with another --head its backbone alone",
+    )
     parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--batch-size", type=int, default=32, help="all processes together")
     parser.add_argument("--learning-rate", type=float, default=1e-4)
@@ -384,10 +388,14 @@ def main() -> None:
     if arguments.start in ("random", "imagenet"):
         pretrained, earlier = arguments.start == "imagenet", None
         network = SegmentationNet(
-            arguments.backbone, arguments.head, pretrained, arguments.finest_stride
+            arguments.backbone, arguments.head or "fcn", pretrained, arguments.finest_stride
         )
     else:
         network, earlier = load_segmentation(arguments.start)
+        if arguments.head not in (None, network.settings["head"]):
+            trained, earlier = network, None
+            network = SegmentationNet(**trained.settings | {"head": arguments.head})
+            network.encoder.load_state_dict(trained.encoder.state_dict())
     class_weights = None
     if arguments.balanced or arguments.ignore_unlabeled:
         class_weights = torch.ones(NUM_LABELS)
