@@ -57,6 +57,20 @@ def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
     return -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(1).mean()
 
 
+def misreading(scores: Sequence[Tensor], told: Tensor) -> Tensor:
+    """Cross-entropy of a StyleReader's scores, summed over its questions.
+
+    Args:
+        scores: for each question (B, number of answers).
+        told: (B, number of questions) long, the right answers.
+
+    Source: none in the published recipe; the auxiliary classifier of Odena et al., ICML 2017,
+    arXiv:1610.09585.
+    """
+    each = [F.cross_entropy(s.float(), t) for s, t in zip(scores, told.T, strict=True)]
+    return torch.stack(each).sum()
+
+
 class PerceptualLoss(nn.Module):
     """Mean absolute difference of what a trained network sees in two photos.  It is frozen.
 

@@ -3,14 +3,16 @@
     python -m spade.training --dataset toy --size 256x128 --pictures 20000 --out runs/generator_toy
 
 The recipe is the published one: hinge loss, feature matching, a perceptual term, a latent with its
-KL term, two time scales, a rate that falls over the second half.  Started again, it goes on from
-its last checkpoint; `accelerate launch -m spade.training ...` trains on several GPUs.
+KL term, two time scales, a rate that falls over the second half.  A term of our own can be added:
+a photo has to show the city and the time of day whose style it was drawn in.  Started again, it
+goes on from its last checkpoint; `accelerate launch -m spade.training ...` trains on several GPUs.
 """
 
 import argparse
 import copy
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +21,7 @@ from accelerate.state import PartialState
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from spade.checkpoint import save_encoder, save_generator
+from spade.checkpoint import load_encoder, load_generator, save_encoder, save_generator
 from spade.discriminator import MultiscaleDiscriminator
 from spade.encoder import Encoder
 from spade.generator import SpadeGenerator
@@ -29,9 +31,11 @@ from spade.losses import (
     hinge_discriminator,
     hinge_generator,
     kl_divergence,
+    misreading,
     split_judgement,
 )
 from spade.normalization import SpectralNormConv2d
+from spade.reader import StyleReader, answers_of
 from spade.semantics import semantics
 from utils.augmentation import Augmentation
 from utils.batch_norm import synchronize_batch_norm
@@ -98,8 +102,11 @@ def training_batch(
     seed: int,
     z_dim: int | None = None,
     accelerator: Accelerator | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    told: Tensor | None = None,
+) -> tuple[Tensor, ...]:
     """Random scenes, a pure function of step and seed -> semantics (B, 36, H, W), image_pm1, noise.
+
+    With told, see answers_of(), those scenes' rows of it are a fourth tensor.
 
     Half of them are mirrored; half of the batches draw their edges from instances, half from the
     label map alone, because a predicted map has no instances.  Of several processes each gets its
@@ -119,23 +126,31 @@ def training_batch(
         pixels = (*pixels, scenes.instance_batch(chosen[mine].tolist()))
     augment = Augmentation(scenes.size, flip=0.5)
     image_u8, *maps = augment(*(x.to(device) for x in pixels), seeds=seeds[mine])
-    return semantics(*maps), u8_to_pm1(image_u8), noise[mine].to(device)
+    batch = semantics(*maps), u8_to_pm1(image_u8), noise[mine].to(device)
+    return batch if told is None else (*batch, told[chosen[mine]].to(device))
 
 
 def training_step(
     network: nn.Module,
     discriminator: nn.Module,
-    optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer],
+    optimizers: Sequence[torch.optim.Optimizer],
     perceptual: PerceptualLoss | None,
-    batch: tuple[Tensor, Tensor, Tensor],
+    batch: tuple[Tensor, ...],
     accelerator: Accelerator,
     kl_weight: float = KL_WEIGHT,
+    reader: nn.Module | None = None,
+    style_weight: float = 0.0,
 ) -> dict[str, Tensor]:
     """One step of the generator and one of the discriminator on the same batch -> the losses.
 
     Both judge the same generated photos, where the published code draws them twice.
+
+    Args:
+        optimizers: of network, discriminator and, if there is one, reader.
+        batch: what training_batch() gives; for a reader with told.
+        reader: a StyleReader, which takes a step of its own on the real photos.
     """
-    planes, real_pm1, noise = batch
+    planes, real_pm1, noise, *told = batch
     twice = planes.repeat(2, 1, 1, 1)
     # Its own weights stand still in the first half: there is no gradient to share among processes.
     judge = accelerator.unwrap_model(discriminator)
@@ -151,6 +166,9 @@ def training_step(
             losses["perceptual"] = PERCEPTUAL_WEIGHT * perceptual(fake_pm1, real_pm1)
         if mu is not None:
             losses["kl"] = kl_weight * kl_divergence(mu.float(), logvar.float())
+    if reader is not None:  # in float32: it is small
+        tutor = accelerator.unwrap_model(reader).eval().requires_grad_(False)
+        losses["style"] = style_weight * misreading(tutor(fake_pm1.float()), *told)
     optimizers[0].zero_grad()
     accelerator.backward(sum(losses.values()))
     optimizers[0].step()
@@ -163,6 +181,13 @@ def training_step(
     optimizers[1].zero_grad()
     accelerator.backward(losses["discriminator"])
     optimizers[1].step()
+
+    if reader is not None:
+        tutor.train().requires_grad_(True)
+        losses["reader"] = misreading(reader(real_pm1), *told)
+        optimizers[2].zero_grad()
+        accelerator.backward(losses["reader"])
+        optimizers[2].step()
     return {name: loss.detach() for name, loss in losses.items()}
 
 
@@ -177,6 +202,7 @@ def train_spade(
     learning_rate: float = 1e-4,
     schedule: str = "linear",
     kl_weight: float = KL_WEIGHT,
+    style_weight: float = 0.0,
     average: float = 0.999,
     precision: str = "fp32",
     folder: str | Path | None = None,
@@ -198,6 +224,9 @@ def train_spade(
         schedule: "linear" falls to zero over the second half, "constant" does not fall.
         kl_weight: of the latent's KL term: smaller, and z tells more; larger, and a z drawn at
             random gives a better picture.
+        style_weight: of a term that the published recipe has not: how badly a StyleReader, which
+            learns from the real photos, reads the city and the time of day of the generated ones.
+            0 leaves both out.
         average: how much of the running mean is kept in a step, 0..1.
         precision: "fp32", "bf16" or "fp16" (GPUs only); weights are kept in float32.
         folder: where last.pt, a checkpoint, and previews are kept; a run that finds a checkpoint
@@ -223,17 +252,26 @@ def train_spade(
     network = VariationalGenerator(generator, encoder)
     if accelerator.num_processes > 1:
         synchronize_batch_norm(network)
-    for part in (network, discriminator, perceptual):
+    reader, told = None, None
+    if style_weight:
+        names, told = answers_of(scenes)
+        reader = StyleReader(names)
+        if accelerator.num_processes > 1:
+            synchronize_batch_norm(reader)
+    for part in (network, discriminator, perceptual, reader):
         if part is not None:
             part.to(device, memory_format=torch.channels_last)  # faster, on CPU and GPU
-    rates = (learning_rate, DISCRIMINATOR_SPEED * learning_rate)
-    optimizers = tuple(
+    learners = [network, discriminator] + [reader] * bool(style_weight)
+    rates = [learning_rate] + [DISCRIMINATOR_SPEED * learning_rate] * (len(learners) - 1)
+    optimizers = [
         torch.optim.Adam(part.parameters(), rate, betas=(0.0, 0.9))
-        for part, rate in zip((network, discriminator), rates, strict=True)
-    )
+        for part, rate in zip(learners, rates, strict=True)
+    ]
     averaged = AveragedModel(network, avg_fn=_running_mean(average), use_buffers=True)
     parts = {"network": network, "averaged": averaged, "discriminator": discriminator}
     parts |= {"network_adam": optimizers[0], "discriminator_adam": optimizers[1]}
+    if reader is not None:
+        parts |= {"reader": reader, "reader_adam": optimizers[2]}
     if accelerator.scaler is not None:  # fp16
         parts["scaler"] = accelerator.scaler
     steps = pictures // batch_size
@@ -241,13 +279,15 @@ def train_spade(
     made_by = generator.settings | {
         "scenes": f"{scenes.dataset} {len(scenes)}", "batch_size": batch_size, "seed": seed,
         "learning_rate": learning_rate, "schedule": schedule, "kl_weight": kl_weight,
-        "average": average, "pictures": "any" if schedule == "constant" else pictures,
+        "style_weight": style_weight, "average": average,
+        "pictures": "any" if schedule == "constant" else pictures,
     }  # fmt: skip
     history: History = {}
     folder = None if folder is None else Path(folder)
     if folder is not None and (folder / "last.pt").is_file():
         history = load_checkpoint(folder / "last.pt", parts, device, made_by)
-    prepared = accelerator.prepare(network, discriminator, *optimizers)
+    prepared = accelerator.prepare(*learners, *optimizers)
+    learners, optimizers = prepared[: len(learners)], prepared[len(learners) :]
     if isinstance(scenes, CachedScenes):
         scenes = scenes.to(device)
     network.train()
@@ -257,11 +297,13 @@ def train_spade(
     for step in bar:
         for optimizer, rate in zip(optimizers, rates, strict=True):
             optimizer.param_groups[0]["lr"] = rate * SCHEDULES[schedule](step / steps)
-        batch = training_batch(scenes, step, batch_size, seed, generator.z_dim, accelerator)
-        batch = (*(x.to(memory_format=torch.channels_last) for x in batch[:2]), batch[2])
-        waiting.append(
-            training_step(*prepared[:2], prepared[2:], perceptual, batch, accelerator, kl_weight)
-        )
+        batch = training_batch(scenes, step, batch_size, seed, generator.z_dim, accelerator, told)
+        batch = (*(x.to(memory_format=torch.channels_last) for x in batch[:2]), *batch[2:])
+        losses = training_step(
+            *learners[:2], optimizers, perceptual, batch, accelerator, kl_weight,
+            *learners[2:], style_weight=style_weight,
+        )  # fmt: skip
+        waiting.append(losses)
         averaged.update_parameters(network)
         seen = (step + 1) * batch_size
         is_due = seen % save_every < batch_size or step + 1 == steps
@@ -286,7 +328,7 @@ def train_spade(
                 save_preview(network_now.generator, preview, path, network_now.encoder)
     accelerator.wait_for_everyone()
     # Accelerate has put the precision into forward(); from here on it is float32 again.
-    for part in prepared[:2]:
+    for part in learners:
         accelerator.unwrap_model(part, keep_fp32_wrapper=False)
     network.load_state_dict(settled(averaged).state_dict())
     network.eval()
@@ -313,11 +355,16 @@ def settled(averaged: AveragedModel) -> VariationalGenerator:
     The mean of singular vectors is none of the mean weight: they are found anew.
     """
     network = copy.deepcopy(averaged.module).eval()
+    find_singular_vectors(network)
+    return network
+
+
+def find_singular_vectors(network: nn.Module, iterations: int = 10) -> None:
+    """Bring the singular vectors of all spectral norms up to date with weights from elsewhere."""
     for module in network.modules():
         if isinstance(module, SpectralNormConv2d):
-            for _ in range(10):
+            for _ in range(iterations):
                 module.power_iteration()
-    return network
 
 
 def _collect(history: History, waiting: list[dict[str, Tensor]], accelerator: Accelerator) -> None:
@@ -392,6 +439,44 @@ def save_preview(
     save_image(torch.cat(list(columns), dim=-2), path)
 
 
+def start_from(
+    paths: Sequence[Path], network: VariationalGenerator, discriminator: nn.Module
+) -> None:
+    """Take over the weights of an earlier training, in place.
+
+    Args:
+        paths: a run's last.pt; or a generator's file and, if it has a latent, its encoder's, which
+            hold no discriminator: that one stays as it is.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or one of other networks.
+    """
+    if paths[0].suffix == ".pt":
+        parts = {"network": network, "discriminator": discriminator}
+        load_checkpoint(paths[0], parts, "cpu", made_by={})
+        return
+    parts = [part for part in (network.generator, network.encoder) if part is not None]
+    if len(paths) != len(parts):
+        raise ValueError(
+            f"There are {len(paths)} files to start from: expected "
+            f"{'a generator and its encoder' if len(parts) == 2 else 'a generator alone'}."
+        )
+    for part, read, path in zip(parts, (load_generator, load_encoder), paths, strict=False):
+        folded = read(path).state_dict()
+        state = part.state_dict()
+        for key in state:
+            # A folded weight is one whose largest singular value is 1: normalising leaves it alone.
+            source = key.replace("weight_orig", "weight")
+            if source in folded:
+                state[key] = folded[source]
+        try:
+            part.load_state_dict(state)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise ValueError(f"{path} does not fit the networks to train: {reason}") from error
+        find_singular_vectors(part, 50)
+
+
 def perceptual_loss(name: str) -> PerceptualLoss | None:
     """The loss of that name: "none", "vgg19", or the file of a segmentation network's weights."""
     if name == "none":
@@ -419,6 +504,9 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--schedule", default="linear", choices=tuple(SCHEDULES))
     parser.add_argument("--kl-weight", type=float, default=KL_WEIGHT)
+    parser.add_argument(
+        "--style-weight", type=float, default=0, help="of reading city and time of day; 0 for none"
+    )
     parser.add_argument("--precision", default="fp32", choices=tuple(PRECISIONS))
     parser.add_argument(
         "--perceptual", default="none", help="none, vgg19, or weights of a segmentation network"
@@ -427,9 +515,11 @@ def main() -> None:
     parser.add_argument("--cache", default="data/cache", help="folder for decoded scenes")
     parser.add_argument(
         "--start",
+        nargs="+",
         type=Path,
-        help="last.pt of a run to start from; one of half the size and --upsampling normal, for "
-        "--upsampling more, has the same start grid and so the same weights",
+        help="last.pt of a run to start from, or the weights of a generator and of its encoder; "
+        "those of half the size and --upsampling normal, for --upsampling more, have the same "
+        "start grid and so the same weights",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint and weights")
     arguments = parser.parse_args()
@@ -455,8 +545,7 @@ def main() -> None:
     for part in (network, discriminator):
         xavier_start(part)
     if arguments.start:
-        parts = {"network": network, "discriminator": discriminator}
-        load_checkpoint(arguments.start, parts, "cpu", made_by={})
+        start_from(arguments.start, network, discriminator)
     train_spade(
         generator,
         discriminator,
@@ -468,6 +557,7 @@ def main() -> None:
         arguments.learning_rate,
         arguments.schedule,
         arguments.kl_weight,
+        arguments.style_weight,
         precision=arguments.precision,
         folder=arguments.out,
         seed=arguments.seed,

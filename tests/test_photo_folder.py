@@ -137,11 +137,14 @@ def test_other_networks_or_settings_are_noticed(pipeline, photos, tmp_path):
 def test_unreadable_files_are_named_and_skipped(pipeline, photos, tmp_path):
     (photos / "b & <c> #1.png").write_bytes((photos / "a.png").read_bytes()[:500])
     (photos / "0.jpg").write_text("<html>not found</html>")
+    (photos / "e.HEIC").write_bytes(b"of a telephone")
+    (photos / "notes.txt").write_text("no photo")
     report = run_folder(pipeline, photos, tmp_path / "out", batch_size=2)
     assert set(report.records) == {"a.png", "c.jpg", "c.png", "d.webp"}
-    assert list(report.unreadable) == ["0.jpg", "b & <c> #1.png"]
+    assert sorted(report.unreadable) == ["0.jpg", "b & <c> #1.png", "e.HEIC"]
+    assert "e.HEIC is no JPEG, PNG or WebP file: save it as" in report.unreadable["e.HEIC"]
     assert "b & <c> #1.png can't be read as a picture" in report.unreadable["b & <c> #1.png"]
-    assert "4 photos done" in str(report) and "2 skipped" in str(report)
+    assert "4 photos done" in str(report) and "3 skipped" in str(report)
     assert "b &amp; &lt;c&gt; #1.png can&#x27;t be read" in (tmp_path / "out" / PAGE).read_text()
     # It may be repaired while the others are kept.
     (photos / "0.jpg").write_bytes((photos / "c.jpg").read_bytes())

@@ -19,13 +19,16 @@ from spade.losses import (
     hinge_discriminator,
     hinge_generator,
     kl_divergence,
+    misreading,
     split_judgement,
 )
+from spade.reader import StyleReader, answers_of
 from spade.training import (
     VariationalGenerator,
     named_styles,
     save_preview,
     settled,
+    start_from,
     train_spade,
     training_batch,
     xavier_start,
@@ -90,6 +93,14 @@ def test_kl_divergence_by_hand():
     assert kl_divergence(torch.zeros(1, 1), torch.ones(1, 1)).item() == pytest.approx(
         0.5 * (math.e - 2)
     )
+
+
+def test_misreading_by_hand():
+    sure, unsure = torch.tensor([[9.0, -9.0]]), torch.zeros(1, 4)
+    assert misreading([sure, unsure], torch.tensor([[0, 3]])).item() == pytest.approx(math.log(4))
+    # Of the first question both answers are wrong by 18; the mean of two photos.
+    wrong = misreading([sure.expand(2, 2)], torch.tensor([[1], [0]])).item()
+    assert wrong == pytest.approx(18 / 2)
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +232,42 @@ def tiny_networks(seed=0):
     return generator, spade.MultiscaleDiscriminator(ndf=2), spade.Encoder(ngf=2, z_dim=3)
 
 
+def test_the_reader_learns_from_real_photos_and_the_generator_from_the_reader(streets):
+    generator, discriminator, encoder = tiny_networks()
+    network = VariationalGenerator(generator, encoder)
+    names, told = answers_of(streets)
+    reader = StyleReader(names, width=4)
+    learners, accelerator = (network, discriminator, reader), training.Accelerator()
+    planes, real_pm1, noise, *rest = training_batch(streets, 0, 4, 0, 3, told=told)
+    batch = planes, real_pm1, noise, *rest
+
+    def losses(rates, steps):
+        optimizers = [
+            torch.optim.Adam(part.parameters(), rate, betas=(0.0, 0.9))
+            for part, rate in zip(learners, rates, strict=True)
+        ]
+        arguments = (optimizers, None, batch, accelerator)
+        told = [
+            training.training_step(
+                network, discriminator, *arguments, reader=reader, style_weight=20
+            )
+            for _ in range(steps)
+        ]
+        return told[0], told[-1]
+
+    first, last = losses((0.0, 0.0, 4e-3), 30)
+    assert last["reader"] < 0.5 * first["reader"]
+    before = copy.deepcopy(reader.state_dict())
+    first, last = losses((4e-3, 0.0, 0.0), 30)
+    assert last["style"] < 0.9 * first["style"]
+    parameters = dict(reader.named_parameters())
+    assert all(torch.equal(value, before[key]) for key, value in parameters.items())
+    assert all(value.requires_grad for value in parameters.values())
+    # The statistics that it normalises with are those of real photos.
+    mean = reader.layers[0](real_pm1).mean((0, 2, 3))
+    torch.testing.assert_close(reader.layers[1].running_mean, mean, rtol=0.05, atol=0.01)
+
+
 def train(networks, scenes, pictures, **settings):
     generator, discriminator, encoder = networks
     return train_spade(generator, discriminator, scenes, pictures, encoder, **settings)
@@ -294,7 +341,7 @@ def test_each_network_learns_its_own_side(streets, learner):
 def test_the_rates_fall_to_zero_over_the_second_half(streets, monkeypatch, schedule):
     rates = []
 
-    def record(network, discriminator, optimizers, *arguments):
+    def record(network, discriminator, optimizers, *arguments, **settings):
         rates.append([optimizer.param_groups[0]["lr"] for optimizer in optimizers])
         return {"adversarial": torch.zeros(())}
 
@@ -340,6 +387,7 @@ def test_the_running_mean_by_hand():
 
 def test_interrupted_and_resumed_equals_uninterrupted(streets, tmp_path, monkeypatch, capsys):
     settings = {"batch_size": 2, "save_every": 2, "folder": tmp_path / "run", "precision": "bf16"}
+    settings["style_weight"] = 1.0
     whole = tiny_networks()
     expected = train(whole, streets, 8, **settings | {"folder": None})
     assert capsys.readouterr().out == ""
@@ -409,6 +457,28 @@ def test_two_processes_learn_what_one_does(tmp_path):
     assert list(one.styles) == list(two.styles)
 
 
+def test_starting_from_files_of_weights(streets, tmp_path):
+    generator, discriminator, encoder = tiny_networks()
+    train((generator, discriminator, encoder), streets, 4, batch_size=2, learning_rate=1e-2)
+    paths = [tmp_path / "generator.safetensors", tmp_path / "encoder.safetensors"]
+    spade.save_generator(generator, paths[0])
+    spade.save_encoder(encoder, paths[1])
+    network = VariationalGenerator(*tiny_networks(seed=1)[::2])
+    judge = copy.deepcopy(discriminator.state_dict())
+    start_from(paths, network, discriminator)
+    assert differing([judge], [discriminator.state_dict()]) == 0
+    planes, photo, noise = training_batch(streets, 0, 2, 0, 3)
+    expected = VariationalGenerator(generator, encoder).eval()(planes, photo, noise)
+    found = network.eval()(planes, photo, noise)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.01, atol=0.01)
+    with pytest.raises(ValueError, match="1 files to start from: expected a generator and its enc"):
+        start_from(paths[:1], network, discriminator)
+    other = VariationalGenerator(spade.SpadeGenerator(3, "more", 3, (64, 64), 4), encoder)
+    with pytest.raises(ValueError, match="generator.safetensors does not fit the networks to tra"):
+        start_from(paths, other, discriminator)
+
+
 # ------------------------------------------------------------------------------ styles
 
 
@@ -423,28 +493,41 @@ class Mean(torch.nn.Module):
         return image_pm1.mean((2, 3)), None
 
 
+class Told:
+    """The scenes of another list, in other places and at other times."""
+
+    def __init__(self, scenes, places):
+        self.scenes = [
+            replace(scene, city=city, time_of_day=time)
+            for scene, (city, time) in zip(scenes, places, strict=True)
+        ]
+
+    def __len__(self):
+        return len(self.scenes)
+
+    def __getitem__(self, index):
+        return self.scenes[index]
+
+
+def test_the_answers_are_cities_and_times_of_day(streets):
+    places = [("B", "noon"), ("A", "dusk"), ("B", "noon")] * 2
+    names, told = answers_of(Told(streets, places))
+    assert names == [["A", "B"], ["dusk", "noon"]]
+    assert told.tolist() == [[1, 1], [0, 0], [1, 1]] * 2
+    # In one city only, there is only the time of day to ask for.
+    names, told = answers_of(Told(streets, [("A", time) for _, time in places]))
+    assert names == [["dusk", "noon"]] and told.tolist() == [[1], [0], [1]] * 2
+
+
 def test_styles_are_mean_latents(streets):
-    class Told:
-        def __init__(self, places):
-            self.scenes = [
-                replace(scene, city=city, time_of_day=time)
-                for scene, (city, time) in zip(streets, places, strict=True)
-            ]
-
-        def __len__(self):
-            return len(self.scenes)
-
-        def __getitem__(self, index):
-            return self.scenes[index]
-
     places = [("A", "noon"), ("A", "dusk"), ("B", "noon")] * 2
-    styles = named_styles(Mean(), Told(places), batch_size=4)
+    styles = named_styles(Mean(), Told(streets, places), batch_size=4)
     assert list(styles) == ["A", "B", "dusk", "noon", "A, dusk", "A, noon", "B, noon"]
     colors = torch.stack([u8_to_pm1(scene.image_u8).mean((1, 2)) for scene in streets])
     torch.testing.assert_close(styles["A"], colors[[0, 1, 3, 4]].mean(0))
     torch.testing.assert_close(styles["noon"], colors[[0, 2, 3, 5]].mean(0))
     torch.testing.assert_close(styles["A, dusk"], colors[[1, 4]].mean(0))
-    assert list(named_styles(Mean(), Told([("A", "noon"), ("A", "dusk")] * 3))) == [
+    assert list(named_styles(Mean(), Told(streets, [("A", "noon"), ("A", "dusk")] * 3))) == [
         "A", "dusk", "noon",
     ]  # fmt: skip
 

@@ -112,12 +112,17 @@ def run_folder(
         raise ValueError(f"batch_size is {batch_size}: expected 1 or more.")
     photos, out = Path(photos), Path(out)
     size = pipeline.generator.size
-    paths = open_photos(photos, size).paths
+    opened = open_photos(photos, size)
+    paths = opened.paths
     if out.resolve() in paths[0].resolve().parents:
         raise ValueError(f"The photos lie in {out}, the folder to write to: choose another one.")
     records = _open_results(out, pipeline.settings())
     todo = [path for path in paths if not _is_done(records.get(path.name), path, out)]
-    new, unreadable, start = 0, {}, time.perf_counter()
+    new, start = 0, time.perf_counter()
+    unreadable = {
+        path.name: f"{path} is no JPEG, PNG or WebP file: save it as one of these first."
+        for path in opened.left_out
+    }
     _write_page(out, size, records, unreadable)
     written = time.perf_counter()
     bar = progress(None, "photos", total=len(paths), done=len(paths) - len(todo))

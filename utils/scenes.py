@@ -336,10 +336,11 @@ class Photos(Sequence):
     Attributes:
         size: (width, height) of every photo.
         paths: one file a photo, sorted by name.
+        left_out: photos of other kinds (HEIC, say) that lie beside them and can't be read.
     """
 
-    def __init__(self, paths: list[Path], size: tuple[int, int]):
-        self.paths, self.size = paths, size
+    def __init__(self, paths: list[Path], size: tuple[int, int], left_out: Sequence[Path] = ()):
+        self.paths, self.size, self.left_out = paths, size, list(left_out)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -355,6 +356,7 @@ class Photos(Sequence):
 
 
 _PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+_OTHER_ENDINGS = (".heic", ".heif", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".dng")
 
 
 def open_photos(folder: str | Path, size: tuple[int, int] = (256, 128)) -> Photos:
@@ -370,14 +372,17 @@ def open_photos(folder: str | Path, size: tuple[int, int] = (256, 128)) -> Photo
     if not folder.exists():
         raise FileNotFoundError(f"{folder} is not there: check the path of your photos.")
     files = [folder] if folder.is_file() else sorted(folder.iterdir())
-    paths = [path for path in files if path.suffix.lower() in _PHOTO_ENDINGS]
+    paths, left_out = (
+        [path for path in files if path.suffix.lower() in endings]
+        for endings in (_PHOTO_ENDINGS, _OTHER_ENDINGS)
+    )
     if not paths:
         others = sorted({path.suffix for path in files if path.is_file()})
         raise ValueError(
             f"{folder} holds no photo: expected {', '.join(_PHOTO_ENDINGS)}, found "
             f"{', '.join(others) or 'no file'}; save other kinds (HEIC, say) as JPEG first."
         )
-    return Photos(paths, size)
+    return Photos(paths, size, left_out)
 
 
 # ----------------------------------------------------------------------------- what can be missing
