@@ -51,6 +51,8 @@ from utils.weights import load_checkpoint, save_checkpoint
 History = dict[str, list[float]]  # of each loss one value a step, already times its weight
 MATCHING_WEIGHT, PERCEPTUAL_WEIGHT, KL_WEIGHT = 10, 10, 0.05
 DISCRIMINATOR_SPEED = 4  # times the generator's learning rate
+READER_PICTURES = 16_000  # that the style reader sees before the others begin
+READER_RATE = 1e-3  # a plain classifier's
 _POINTS = 200  # of a curve, where the history goes with the weights
 
 # How much of the learning rate is left after this share of the training, 0..1.
@@ -184,11 +186,20 @@ def training_step(
 
     if reader is not None:
         tutor.train().requires_grad_(True)
-        losses["reader"] = misreading(reader(real_pm1), *told)
-        optimizers[2].zero_grad()
-        accelerator.backward(losses["reader"])
-        optimizers[2].step()
+        losses["reader"] = reader_step(reader, optimizers[2], (real_pm1, *told), accelerator)
     return {name: loss.detach() for name, loss in losses.items()}
+
+
+def reader_step(
+    reader: nn.Module, optimizer: torch.optim.Optimizer, batch: Sequence[Tensor], accelerator
+) -> Tensor:
+    """One step of a StyleReader on real photos: image_pm1 and told -> its loss."""
+    image_pm1, told = batch
+    loss = misreading(reader(image_pm1), told)
+    optimizer.zero_grad()
+    accelerator.backward(loss)
+    optimizer.step()
+    return loss
 
 
 def train_spade(
@@ -262,7 +273,7 @@ def train_spade(
         if part is not None:
             part.to(device, memory_format=torch.channels_last)  # faster, on CPU and GPU
     learners = [network, discriminator] + [reader] * bool(style_weight)
-    rates = [learning_rate] + [DISCRIMINATOR_SPEED * learning_rate] * (len(learners) - 1)
+    rates = (learning_rate, DISCRIMINATOR_SPEED * learning_rate, READER_RATE)[: len(learners)]
     optimizers = [
         torch.optim.Adam(part.parameters(), rate, betas=(0.0, 0.9))
         for part, rate in zip(learners, rates, strict=True)
@@ -292,7 +303,14 @@ def train_spade(
         scenes = scenes.to(device)
     network.train()
     discriminator.train()
-    first, waiting, start = len(history.get("adversarial", ())), [], time.perf_counter()
+    first, waiting = len(history.get("adversarial", ())), []
+    if reader is not None and not first:
+        # Who can't read yet only misleads the generator.
+        steps_alone = range(-(READER_PICTURES // batch_size), 0)
+        for step in progress(steps_alone, "reader", hidden=not accelerator.is_main_process):
+            batch = training_batch(scenes, step, batch_size, seed, 0, accelerator, told)
+            reader_step(learners[2], optimizers[2], (batch[1], batch[3]), accelerator)
+    start = time.perf_counter()
     bar = progress(range(first, steps), "training", hidden=not accelerator.is_main_process)
     for step in bar:
         for optimizer, rate in zip(optimizers, rates, strict=True):

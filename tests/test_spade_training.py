@@ -388,6 +388,7 @@ def test_the_running_mean_by_hand():
 def test_interrupted_and_resumed_equals_uninterrupted(streets, tmp_path, monkeypatch, capsys):
     settings = {"batch_size": 2, "save_every": 2, "folder": tmp_path / "run", "precision": "bf16"}
     settings["style_weight"] = 1.0
+    monkeypatch.setattr(training, "READER_PICTURES", 4)
     whole = tiny_networks()
     expected = train(whole, streets, 8, **settings | {"folder": None})
     assert capsys.readouterr().out == ""
@@ -464,14 +465,18 @@ def test_starting_from_files_of_weights(streets, tmp_path):
     spade.save_generator(generator, paths[0])
     spade.save_encoder(encoder, paths[1])
     network = VariationalGenerator(*tiny_networks(seed=1)[::2])
+    planes, photo, noise = training_batch(streets, 0, 2, 0, 3)
+    expected = VariationalGenerator(generator, encoder).eval()(planes, photo, noise)
+
+    def distance():
+        pairs = zip(network.eval()(planes, photo, noise), expected, strict=True)
+        return max(((one - other).abs().mean() / other.std()).item() for one, other in pairs)
+
+    assert distance() > 0.5
     judge = copy.deepcopy(discriminator.state_dict())
     start_from(paths, network, discriminator)
     assert differing([judge], [discriminator.state_dict()]) == 0
-    planes, photo, noise = training_batch(streets, 0, 2, 0, 3)
-    expected = VariationalGenerator(generator, encoder).eval()(planes, photo, noise)
-    found = network.eval()(planes, photo, noise)
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=0.01, atol=0.01)
+    assert distance() < 0.05
     with pytest.raises(ValueError, match="1 files to start from: expected a generator and its enc"):
         start_from(paths[:1], network, discriminator)
     other = VariationalGenerator(spade.SpadeGenerator(3, "more", 3, (64, 64), 4), encoder)
