@@ -53,6 +53,7 @@ MATCHING_WEIGHT, PERCEPTUAL_WEIGHT, KL_WEIGHT = 10, 10, 0.05
 DISCRIMINATOR_SPEED = 4  # times the generator's learning rate
 READER_PICTURES = 16_000  # that the style reader sees before the others begin
 READER_RATE = 1e-3  # a plain classifier's
+READER_GRAIN = 0.15  # of the noise on all that it reads, so that it can't be told by fine patterns
 _POINTS = 200  # of a curve, where the history goes with the weights
 
 # How much of the learning rate is left after this share of the training, 0..1.
@@ -108,7 +109,8 @@ def training_batch(
 ) -> tuple[Tensor, ...]:
     """Random scenes, a pure function of step and seed -> semantics (B, 36, H, W), image_pm1, noise.
 
-    With told, see answers_of(), those scenes' rows of it are a fourth tensor.
+    With told, see answers_of(), those scenes' rows of it are a fourth tensor, and noise like the
+    photos (B, 3, H, W), the grain of what the reader sees, a fifth.
 
     Half of them are mirrored; half of the batches draw their edges from instances, half from the
     label map alone, because a predicted map has no instances.  Of several processes each gets its
@@ -129,7 +131,10 @@ def training_batch(
     augment = Augmentation(scenes.size, flip=0.5)
     image_u8, *maps = augment(*(x.to(device) for x in pixels), seeds=seeds[mine])
     batch = semantics(*maps), u8_to_pm1(image_u8), noise[mine].to(device)
-    return batch if told is None else (*batch, told[chosen[mine]].to(device))
+    if told is None:
+        return batch
+    grain = torch.randn(image_u8.shape, generator=generator).to(device)
+    return *batch, told[chosen[mine]].to(device), grain
 
 
 def training_step(
@@ -152,7 +157,7 @@ def training_step(
         batch: what training_batch() gives; for a reader with told.
         reader: a StyleReader, which takes a step of its own on the real photos.
     """
-    planes, real_pm1, noise, *told = batch
+    planes, real_pm1, noise, *for_reader = batch
     twice = planes.repeat(2, 1, 1, 1)
     # Its own weights stand still in the first half: there is no gradient to share among processes.
     judge = accelerator.unwrap_model(discriminator)
@@ -170,7 +175,9 @@ def training_step(
             losses["kl"] = kl_weight * kl_divergence(mu.float(), logvar.float())
     if reader is not None:  # in float32: it is small
         tutor = accelerator.unwrap_model(reader).eval().requires_grad_(False)
-        losses["style"] = style_weight * misreading(tutor(fake_pm1.float()), *told)
+        told, grain = for_reader
+        read = tutor(fake_pm1.float() + READER_GRAIN * grain)
+        losses["style"] = style_weight * misreading(read, told)
     optimizers[0].zero_grad()
     accelerator.backward(sum(losses.values()))
     optimizers[0].step()
@@ -186,16 +193,20 @@ def training_step(
 
     if reader is not None:
         tutor.train().requires_grad_(True)
-        losses["reader"] = reader_step(reader, optimizers[2], (real_pm1, *told), accelerator)
+        losses["reader"] = reader_step(reader, optimizers[2], real_pm1, told, grain, accelerator)
     return {name: loss.detach() for name, loss in losses.items()}
 
 
 def reader_step(
-    reader: nn.Module, optimizer: torch.optim.Optimizer, batch: Sequence[Tensor], accelerator
+    reader: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    real_pm1: Tensor,
+    told: Tensor,
+    grain: Tensor,
+    accelerator: Accelerator,
 ) -> Tensor:
-    """One step of a StyleReader on real photos: image_pm1 and told -> its loss."""
-    image_pm1, told = batch
-    loss = misreading(reader(image_pm1), told)
+    """One step of a StyleReader on real photos -> its loss; told and grain: training_batch()."""
+    loss = misreading(reader(real_pm1 + READER_GRAIN * grain), told)
     optimizer.zero_grad()
     accelerator.backward(loss)
     optimizer.step()
@@ -308,8 +319,8 @@ def train_spade(
         # Who can't read yet only misleads the generator.
         steps_alone = range(-(READER_PICTURES // batch_size), 0)
         for step in progress(steps_alone, "reader", hidden=not accelerator.is_main_process):
-            batch = training_batch(scenes, step, batch_size, seed, 0, accelerator, told)
-            reader_step(learners[2], optimizers[2], (batch[1], batch[3]), accelerator)
+            _, *batch = training_batch(scenes, step, batch_size, seed, None, accelerator, told)
+            reader_step(learners[2], optimizers[2], batch[0], *batch[2:], accelerator)
     start = time.perf_counter()
     bar = progress(range(first, steps), "training", hidden=not accelerator.is_main_process)
     for step in bar:
