@@ -207,7 +207,9 @@ def other_weights(generator):
 def another_step(generator):
     optimizer = torch.optim.SGD(generator.parameters(), lr=1e-3)
     generator.train()
-    generator(spade.semantics(noise_ids(2, 64, 64))).square().sum().backward()
+    # A mean, as losses are: the step of a sum would drive the outputs to -1 and 1, where the
+    # rounding of what comes before them counts a hundredfold.
+    generator(spade.semantics(noise_ids(2, 64, 64))).square().mean().backward()
     optimizer.step()
 
 
