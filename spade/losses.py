@@ -57,17 +57,17 @@ def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
     return -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(1).mean()
 
 
-def misreading(scores: Sequence[Tensor], told: Tensor) -> Tensor:
-    """Cross-entropy of a StyleReader's scores, summed over its questions.
+def style_cross_entropy(scores: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """How wrong a StyleClassifier is: its cross-entropy, summed over the attributes.
 
     Args:
-        scores: for each question (B, number of answers).
-        told: (B, number of questions) long, the right answers.
+        scores: for each attribute (B, number of its classes).
+        labels: (B, number of attributes) long, the right classes.
 
     Source: none in the published recipe; the auxiliary classifier of Odena et al., ICML 2017,
     arXiv:1610.09585.
     """
-    each = [F.cross_entropy(s.float(), t) for s, t in zip(scores, told.T, strict=True)]
+    each = [F.cross_entropy(s.float(), t) for s, t in zip(scores, labels.T, strict=True)]
     return torch.stack(each).sum()
 
 

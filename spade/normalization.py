@@ -121,6 +121,14 @@ def _no_autocast(weight: Tensor) -> contextlib.AbstractContextManager:
     return torch.autocast(weight.device.type, enabled=False)
 
 
+def find_singular_vectors(network: nn.Module, iterations: int = 10) -> None:
+    """Bring the singular vectors of all spectral norms up to date with weights from elsewhere."""
+    for module in network.modules():
+        if isinstance(module, SpectralNormConv2d):
+            for _ in range(iterations):
+                module.power_iteration()
+
+
 def fold_spectral_norm(network: nn.Module) -> nn.Module:
     """Replace each SpectralNormConv2d inside by a plain convolution, in place.
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from spade.checkpoint import load_encoder, load_generator, save_encoder, save_generator
+from spade.classifier import StyleClassifier, style_labels
 from spade.discriminator import MultiscaleDiscriminator
 from spade.encoder import Encoder
 from spade.generator import SpadeGenerator
@@ -31,11 +32,10 @@ from spade.losses import (
     hinge_discriminator,
     hinge_generator,
     kl_divergence,
-    misreading,
     split_judgement,
+    style_cross_entropy,
 )
-from spade.normalization import SpectralNormConv2d
-from spade.reader import StyleReader, answers_of
+from spade.normalization import find_singular_vectors
 from spade.semantics import semantics
 from utils.augmentation import Augmentation
 from utils.batch_norm import synchronize_batch_norm
@@ -51,9 +51,11 @@ from utils.weights import load_checkpoint, save_checkpoint
 History = dict[str, list[float]]  # of each loss one value a step, already times its weight
 MATCHING_WEIGHT, PERCEPTUAL_WEIGHT, KL_WEIGHT = 10, 10, 0.05
 DISCRIMINATOR_SPEED = 4  # times the generator's learning rate
-READER_PICTURES = 16_000  # that the style reader sees before the others begin
-READER_RATE = 1e-3  # a plain classifier's
-READER_GRAIN = 0.15  # of the noise on all that it reads, so that it can't be told by fine patterns
+CLASSIFIER_PICTURES = 16_000  # that the style classifier sees before the others begin
+CLASSIFIER_RATE = 1e-3
+CLASSIFIER_NOISE = (
+    0.15  # on all that it sees, so that the generator can't please it by fine patterns
+)
 _POINTS = 200  # of a curve, where the history goes with the weights
 
 # How much of the learning rate is left after this share of the training, 0..1.
@@ -105,12 +107,12 @@ def training_batch(
     seed: int,
     z_dim: int | None = None,
     accelerator: Accelerator | None = None,
-    told: Tensor | None = None,
+    labels: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     """Random scenes, a pure function of step and seed -> semantics (B, 36, H, W), image_pm1, noise.
 
-    With told, see answers_of(), those scenes' rows of it are a fourth tensor, and noise like the
-    photos (B, 3, H, W), the grain of what the reader sees, a fifth.
+    With labels, see style_labels(), those scenes' rows of them are a fourth tensor, and noise like
+    the photos (B, 3, H, W), for what the style classifier sees, a fifth.
 
     Half of them are mirrored; half of the batches draw their edges from instances, half from the
     label map alone, because a predicted map has no instances.  Of several processes each gets its
@@ -131,10 +133,10 @@ def training_batch(
     augment = Augmentation(scenes.size, flip=0.5)
     image_u8, *maps = augment(*(x.to(device) for x in pixels), seeds=seeds[mine])
     batch = semantics(*maps), u8_to_pm1(image_u8), noise[mine].to(device)
-    if told is None:
+    if labels is None:
         return batch
-    grain = torch.randn(image_u8.shape, generator=generator).to(device)
-    return *batch, told[chosen[mine]].to(device), grain
+    pixel_noise = torch.randn(image_u8.shape, generator=generator).to(device)
+    return *batch, labels[chosen[mine]].to(device), pixel_noise
 
 
 def training_step(
@@ -145,7 +147,7 @@ def training_step(
     batch: tuple[Tensor, ...],
     accelerator: Accelerator,
     kl_weight: float = KL_WEIGHT,
-    reader: nn.Module | None = None,
+    classifier: nn.Module | None = None,
     style_weight: float = 0.0,
 ) -> dict[str, Tensor]:
     """One step of the generator and one of the discriminator on the same batch -> the losses.
@@ -153,11 +155,11 @@ def training_step(
     Both judge the same generated photos, where the published code draws them twice.
 
     Args:
-        optimizers: of network, discriminator and, if there is one, reader.
-        batch: what training_batch() gives; for a reader with told.
-        reader: a StyleReader, which takes a step of its own on the real photos.
+        optimizers: of network, discriminator and, if there is one, classifier.
+        batch: what training_batch() gives; for a classifier with labels.
+        classifier: a StyleClassifier, which takes a step of its own on the real photos.
     """
-    planes, real_pm1, noise, *for_reader = batch
+    planes, real_pm1, noise, *for_classifier = batch
     twice = planes.repeat(2, 1, 1, 1)
     # Its own weights stand still in the first half: there is no gradient to share among processes.
     judge = accelerator.unwrap_model(discriminator)
@@ -173,11 +175,9 @@ def training_step(
             losses["perceptual"] = PERCEPTUAL_WEIGHT * perceptual(fake_pm1, real_pm1)
         if mu is not None:
             losses["kl"] = kl_weight * kl_divergence(mu.float(), logvar.float())
-    if reader is not None:  # in float32: it is small
-        tutor = accelerator.unwrap_model(reader).eval().requires_grad_(False)
-        told, grain = for_reader
-        read = tutor(fake_pm1.float() + READER_GRAIN * grain)
-        losses["style"] = style_weight * misreading(read, told)
+    if classifier is not None:  # in float32: it is small
+        frozen = accelerator.unwrap_model(classifier).eval().requires_grad_(False)
+        losses["style"] = style_weight * _style_loss(frozen, fake_pm1.float(), *for_classifier)
     optimizers[0].zero_grad()
     accelerator.backward(sum(losses.values()))
     optimizers[0].step()
@@ -191,26 +191,30 @@ def training_step(
     accelerator.backward(losses["discriminator"])
     optimizers[1].step()
 
-    if reader is not None:
-        tutor.train().requires_grad_(True)
-        losses["reader"] = reader_step(reader, optimizers[2], real_pm1, told, grain, accelerator)
+    if classifier is not None:
+        frozen.train().requires_grad_(True)
+        losses["classifier"] = classifier_step(
+            classifier, optimizers[2], (real_pm1, *for_classifier), accelerator
+        )
     return {name: loss.detach() for name, loss in losses.items()}
 
 
-def reader_step(
-    reader: nn.Module,
+def classifier_step(
+    classifier: nn.Module,
     optimizer: torch.optim.Optimizer,
-    real_pm1: Tensor,
-    told: Tensor,
-    grain: Tensor,
+    batch: tuple[Tensor, Tensor, Tensor],
     accelerator: Accelerator,
 ) -> Tensor:
-    """One step of a StyleReader on real photos -> its loss; told and grain: training_batch()."""
-    loss = misreading(reader(real_pm1 + READER_GRAIN * grain), told)
+    """One step of a StyleClassifier on real photos: image_pm1, labels and pixel noise -> loss."""
+    loss = _style_loss(classifier, *batch)
     optimizer.zero_grad()
     accelerator.backward(loss)
     optimizer.step()
     return loss
+
+
+def _style_loss(classifier, image_pm1: Tensor, labels: Tensor, pixel_noise: Tensor) -> Tensor:
+    return style_cross_entropy(classifier(image_pm1 + CLASSIFIER_NOISE * pixel_noise), labels)
 
 
 def train_spade(
@@ -246,9 +250,9 @@ def train_spade(
         schedule: "linear" falls to zero over the second half, "constant" does not fall.
         kl_weight: of the latent's KL term: smaller, and z tells more; larger, and a z drawn at
             random gives a better picture.
-        style_weight: of a term that the published recipe has not: how badly a StyleReader, which
-            learns from the real photos, reads the city and the time of day of the generated ones.
-            0 leaves both out.
+        style_weight: of a term that the published recipe has not: how wrong a StyleClassifier,
+            which learns from the real photos, is about the city and the time of day of the
+            generated ones.  0 leaves both out.
         average: how much of the running mean is kept in a step, 0..1.
         precision: "fp32", "bf16" or "fp16" (GPUs only); weights are kept in float32.
         folder: where last.pt, a checkpoint, and previews are kept; a run that finds a checkpoint
@@ -262,8 +266,8 @@ def train_spade(
         Of each loss, already times its weight, a list with one value a step.
 
     Raises:
-        ValueError: an unknown schedule or precision, an encoder that does not fit, or a checkpoint
-            of another training.
+        ValueError: an unknown schedule or precision, an encoder that does not fit, a style_weight
+            without an encoder or with scenes of one style, or a checkpoint of another training.
         FloatingPointError: a loss is no number any more; names the step and what is left.
         OSError: no room for the checkpoint; the one before it stays.
     """
@@ -272,28 +276,31 @@ def train_spade(
     accelerator = make_accelerator(precision, batch_size)
     device = accelerator.device
     network = VariationalGenerator(generator, encoder)
-    if accelerator.num_processes > 1:
-        synchronize_batch_norm(network)
-    reader, told = None, None
+    learners = {"network": network, "discriminator": discriminator}
+    rates = [learning_rate, DISCRIMINATOR_SPEED * learning_rate]
+    labels = None
     if style_weight:
-        names, told = answers_of(scenes)
-        reader = StyleReader(names)
+        if encoder is None:
+            raise ValueError(
+                f"style_weight is {style_weight}, but a generator without a latent has no style: "
+                "expected an encoder, or a style_weight of 0."
+            )
+        classes, labels = style_labels(scenes)
+        learners["classifier"] = StyleClassifier(classes)
+        rates.append(CLASSIFIER_RATE)
+    for learner in learners.values():
         if accelerator.num_processes > 1:
-            synchronize_batch_norm(reader)
-    for part in (network, discriminator, perceptual, reader):
+            synchronize_batch_norm(learner)
+    for part in (*learners.values(), perceptual):
         if part is not None:
             part.to(device, memory_format=torch.channels_last)  # faster, on CPU and GPU
-    learners = [network, discriminator] + [reader] * bool(style_weight)
-    rates = (learning_rate, DISCRIMINATOR_SPEED * learning_rate, READER_RATE)[: len(learners)]
     optimizers = [
-        torch.optim.Adam(part.parameters(), rate, betas=(0.0, 0.9))
-        for part, rate in zip(learners, rates, strict=True)
+        torch.optim.Adam(learner.parameters(), rate, betas=(0.0, 0.9))
+        for learner, rate in zip(learners.values(), rates, strict=True)
     ]
     averaged = AveragedModel(network, avg_fn=_running_mean(average), use_buffers=True)
-    parts = {"network": network, "averaged": averaged, "discriminator": discriminator}
-    parts |= {"network_adam": optimizers[0], "discriminator_adam": optimizers[1]}
-    if reader is not None:
-        parts |= {"reader": reader, "reader_adam": optimizers[2]}
+    parts = learners | {"averaged": averaged}
+    parts |= {f"{name}_adam": adam for name, adam in zip(learners, optimizers, strict=True)}
     if accelerator.scaler is not None:  # fp16
         parts["scaler"] = accelerator.scaler
     steps = pictures // batch_size
@@ -308,29 +315,31 @@ def train_spade(
     folder = None if folder is None else Path(folder)
     if folder is not None and (folder / "last.pt").is_file():
         history = load_checkpoint(folder / "last.pt", parts, device, made_by)
-    prepared = accelerator.prepare(*learners, *optimizers)
-    learners, optimizers = prepared[: len(learners)], prepared[len(learners) :]
+    prepared = accelerator.prepare(*learners.values(), *optimizers)
+    trained, optimizers = prepared[: len(learners)], prepared[len(learners) :]
     if isinstance(scenes, CachedScenes):
         scenes = scenes.to(device)
-    network.train()
-    discriminator.train()
+    for learner in learners.values():
+        learner.train()
     first, waiting = len(history.get("adversarial", ())), []
-    if reader is not None and not first:
-        # Who can't read yet only misleads the generator.
-        steps_alone = range(-(READER_PICTURES // batch_size), 0)
-        for step in progress(steps_alone, "reader", hidden=not accelerator.is_main_process):
-            _, *batch = training_batch(scenes, step, batch_size, seed, None, accelerator, told)
-            reader_step(learners[2], optimizers[2], batch[0], *batch[2:], accelerator)
+    if style_weight and not first:
+        # A classifier that knows nothing yet would only mislead the generator.
+        steps_alone = range(-(CLASSIFIER_PICTURES // batch_size), 0)
+        for step in progress(steps_alone, "classifier", hidden=not accelerator.is_main_process):
+            _, real_pm1, _, *rest = training_batch(
+                scenes, step, batch_size, seed, None, accelerator, labels
+            )
+            classifier_step(trained[2], optimizers[2], (real_pm1, *rest), accelerator)
     start = time.perf_counter()
     bar = progress(range(first, steps), "training", hidden=not accelerator.is_main_process)
     for step in bar:
         for optimizer, rate in zip(optimizers, rates, strict=True):
             optimizer.param_groups[0]["lr"] = rate * SCHEDULES[schedule](step / steps)
-        batch = training_batch(scenes, step, batch_size, seed, generator.z_dim, accelerator, told)
+        batch = training_batch(scenes, step, batch_size, seed, generator.z_dim, accelerator, labels)
         batch = (*(x.to(memory_format=torch.channels_last) for x in batch[:2]), *batch[2:])
         losses = training_step(
-            *learners[:2], optimizers, perceptual, batch, accelerator, kl_weight,
-            *learners[2:], style_weight=style_weight,
+            *trained[:2], optimizers, perceptual, batch, accelerator, kl_weight,
+            *trained[2:], style_weight=style_weight,
         )  # fmt: skip
         waiting.append(losses)
         averaged.update_parameters(network)
@@ -357,7 +366,7 @@ def train_spade(
                 save_preview(network_now.generator, preview, path, network_now.encoder)
     accelerator.wait_for_everyone()
     # Accelerate has put the precision into forward(); from here on it is float32 again.
-    for part in learners:
+    for part in trained:
         accelerator.unwrap_model(part, keep_fp32_wrapper=False)
     network.load_state_dict(settled(averaged).state_dict())
     network.eval()
@@ -386,14 +395,6 @@ def settled(averaged: AveragedModel) -> VariationalGenerator:
     network = copy.deepcopy(averaged.module).eval()
     find_singular_vectors(network)
     return network
-
-
-def find_singular_vectors(network: nn.Module, iterations: int = 10) -> None:
-    """Bring the singular vectors of all spectral norms up to date with weights from elsewhere."""
-    for module in network.modules():
-        if isinstance(module, SpectralNormConv2d):
-            for _ in range(iterations):
-                module.power_iteration()
 
 
 def _collect(history: History, waiting: list[dict[str, Tensor]], accelerator: Accelerator) -> None:
@@ -491,15 +492,14 @@ def start_from(
             f"{'a generator and its encoder' if len(parts) == 2 else 'a generator alone'}."
         )
     for part, read, path in zip(parts, (load_generator, load_encoder), paths, strict=False):
-        folded = read(path).state_dict()
-        state = part.state_dict()
-        for key in state:
-            # A folded weight is one whose largest singular value is 1: normalising leaves it alone.
-            source = key.replace("weight_orig", "weight")
-            if source in folded:
-                state[key] = folded[source]
+        vectors = {k: v for k, v in part.state_dict().items() if k.endswith(("_u", "_v"))}
+        # A folded weight is one whose largest singular value is 1: normalising leaves it alone.
+        state = {
+            f"{key}_orig" if f"{key}_u" in vectors else key: value
+            for key, value in read(path).state_dict().items()
+        }
         try:
-            part.load_state_dict(state)
+            part.load_state_dict(state | vectors)
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
             raise ValueError(f"{path} does not fit the networks to train: {reason}") from error

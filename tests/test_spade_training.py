@@ -13,16 +13,16 @@ import torch
 import spade
 from spade import losses as losses_module
 from spade import training
+from spade.classifier import StyleClassifier, style_labels
 from spade.losses import (
     PerceptualLoss,
     feature_matching,
     hinge_discriminator,
     hinge_generator,
     kl_divergence,
-    misreading,
     split_judgement,
+    style_cross_entropy,
 )
-from spade.reader import StyleReader, answers_of
 from spade.training import (
     VariationalGenerator,
     named_styles,
@@ -95,11 +95,12 @@ def test_kl_divergence_by_hand():
     )
 
 
-def test_misreading_by_hand():
+def test_style_cross_entropy_by_hand():
     sure, unsure = torch.tensor([[9.0, -9.0]]), torch.zeros(1, 4)
-    assert misreading([sure, unsure], torch.tensor([[0, 3]])).item() == pytest.approx(math.log(4))
+    right = style_cross_entropy([sure, unsure], torch.tensor([[0, 3]])).item()
+    assert right == pytest.approx(math.log(4))
     # Of the first question both answers are wrong by 18; the mean of two photos.
-    wrong = misreading([sure.expand(2, 2)], torch.tensor([[1], [0]])).item()
+    wrong = style_cross_entropy([sure.expand(2, 2)], torch.tensor([[1], [0]])).item()
     assert wrong == pytest.approx(18 / 2)
 
 
@@ -232,13 +233,13 @@ def tiny_networks(seed=0):
     return generator, spade.MultiscaleDiscriminator(ndf=2), spade.Encoder(ngf=2, z_dim=3)
 
 
-def test_the_reader_learns_from_real_photos_and_the_generator_from_the_reader(streets):
+def test_the_classifier_learns_from_real_photos_and_the_generator_from_it(streets):
     generator, discriminator, encoder = tiny_networks()
     network = VariationalGenerator(generator, encoder)
-    names, told = answers_of(streets)
-    reader = StyleReader(names, width=4)
-    learners, accelerator = (network, discriminator, reader), training.Accelerator()
-    batch = training_batch(streets, 0, 4, 0, 3, told=told)
+    classes, labels = style_labels(streets)
+    classifier = StyleClassifier(classes, width=4)
+    learners, accelerator = (network, discriminator, classifier), training.Accelerator()
+    batch = training_batch(streets, 0, 4, 0, 3, labels=labels)
 
     def losses(rates, steps):
         optimizers = [
@@ -246,26 +247,26 @@ def test_the_reader_learns_from_real_photos_and_the_generator_from_the_reader(st
             for part, rate in zip(learners, rates, strict=True)
         ]
         arguments = (optimizers, None, batch, accelerator)
-        told = [
+        history = [
             training.training_step(
-                network, discriminator, *arguments, reader=reader, style_weight=20
+                network, discriminator, *arguments, classifier=classifier, style_weight=20
             )
             for _ in range(steps)
         ]
-        return told[0], told[-1]
+        return history[0], history[-1]
 
     first, last = losses((0.0, 0.0, 4e-3), 30)
-    assert last["reader"] < 0.5 * first["reader"]
-    before = copy.deepcopy(reader.state_dict())
+    assert last["classifier"] < 0.5 * first["classifier"]
+    before = copy.deepcopy(classifier.state_dict())
     first, last = losses((4e-3, 0.0, 0.0), 30)
     assert last["style"] < 0.9 * first["style"]
-    parameters = dict(reader.named_parameters())
+    parameters = dict(classifier.named_parameters())
     assert all(torch.equal(value, before[key]) for key, value in parameters.items())
     assert all(value.requires_grad for value in parameters.values())
     # The statistics that it normalises with are those of real photos.
-    seen = batch[1] + training.READER_GRAIN * batch[4]
-    mean = reader.layers[0](seen).mean((0, 2, 3))
-    torch.testing.assert_close(reader.layers[1].running_mean, mean, rtol=0.05, atol=0.01)
+    seen = batch[1] + training.CLASSIFIER_NOISE * batch[4]
+    mean = classifier.layers[0](seen).mean((0, 2, 3))
+    torch.testing.assert_close(classifier.layers[1].running_mean, mean, rtol=0.05, atol=0.01)
 
 
 def train(networks, scenes, pictures, **settings):
@@ -308,6 +309,8 @@ def test_without_a_latent(streets):
     assert list(history) == ["adversarial", "matching", "discriminator"]
     with pytest.raises(ValueError, match="z_dim is None, the encoder's 3: expected the same"):
         VariationalGenerator(generator, tiny_networks()[2])
+    with pytest.raises(ValueError, match="style_weight is 1, but a generator without a latent"):
+        train_spade(generator, tiny_networks()[1], streets, 2, batch_size=2, style_weight=1)
     with pytest.raises(ValueError, match="z_dim is 3, the encoder's None"):
         train_spade(*tiny_networks()[:2], streets, 2)
 
@@ -388,7 +391,7 @@ def test_the_running_mean_by_hand():
 def test_interrupted_and_resumed_equals_uninterrupted(streets, tmp_path, monkeypatch, capsys):
     settings = {"batch_size": 2, "save_every": 2, "folder": tmp_path / "run", "precision": "bf16"}
     settings["style_weight"] = 1.0
-    monkeypatch.setattr(training, "READER_PICTURES", 4)
+    monkeypatch.setattr(training, "CLASSIFIER_PICTURES", 4)
     whole = tiny_networks()
     expected = train(whole, streets, 8, **settings | {"folder": None})
     assert capsys.readouterr().out == ""
@@ -514,14 +517,16 @@ class Told:
         return self.scenes[index]
 
 
-def test_the_answers_are_cities_and_times_of_day(streets):
+def test_the_labels_are_cities_and_times_of_day(streets):
     places = [("B", "noon"), ("A", "dusk"), ("B", "noon")] * 2
-    names, told = answers_of(Told(streets, places))
-    assert names == [["A", "B"], ["dusk", "noon"]]
-    assert told.tolist() == [[1, 1], [0, 0], [1, 1]] * 2
+    classes, labels = style_labels(Told(streets, places))
+    assert classes == [["A", "B"], ["dusk", "noon"]]
+    assert labels.tolist() == [[1, 1], [0, 0], [1, 1]] * 2
     # In one city only, there is only the time of day to ask for.
-    names, told = answers_of(Told(streets, [("A", time) for _, time in places]))
-    assert names == [["dusk", "noon"]] and told.tolist() == [[1], [0], [1]] * 2
+    classes, labels = style_labels(Told(streets, [("A", time) for _, time in places]))
+    assert classes == [["dusk", "noon"]] and labels.tolist() == [[1], [0], [1]] * 2
+    with pytest.raises(ValueError, match="same city and the same time of day: .*weight of 0"):
+        style_labels(Told(streets, [("A", "noon")] * 6))
 
 
 def test_styles_are_mean_latents(streets):
