@@ -1,4 +1,4 @@
-"""The style classifier: which city, and which time of day, does a photo show?"""
+"""The style classifier: which city, and which time of day, does a latent stand for?"""
 
 from collections.abc import Sequence
 
@@ -9,34 +9,26 @@ from utils.scenes import Scenes
 
 
 class StyleClassifier(nn.Module):
-    """A small classifier that learns from the real photos what the generator is then held to.
+    """A linear layer that reads a photo's city and time of day from its latent.
 
-    Four convolutions, whose last map is averaged over the photo: colours and patterns count, not
-    where things stand, which is the label map's business.
+    The encoder and it learn together, so that whatever names a style is in the latent, and in
+    directions of its own: then the mean latent of a city stands for that city.
 
     Args:
         classes: for each attribute of a photo, the names that it can have; see style_labels().
-        width: of the first layer.
+        z_dim: numbers in the latent.
 
-    Source: the auxiliary classifier of Odena et al., ICML 2017, arXiv:1610.09585, here beside the
-    discriminator.  No part of the published SPADE.
+    No part of the published SPADE.
     """
 
-    def __init__(self, classes: Sequence[Sequence[str]], width: int = 16):
+    def __init__(self, classes: Sequence[Sequence[str]], z_dim: int):
         super().__init__()
         self.classes = [list(names) for names in classes]
-        widths = [3, width, 2 * width, 4 * width, 8 * width]
-        layers = []
-        for in_channels, out_channels in zip(widths, widths[1:]):
-            layers += [nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1)]
-            layers += [nn.BatchNorm2d(out_channels), nn.LeakyReLU(0.2)]
-        self.layers = nn.Sequential(*layers)
-        self.score = nn.Linear(widths[-1], sum(map(len, self.classes)))
+        self.score = nn.Linear(z_dim, sum(map(len, self.classes)))
 
-    def forward(self, image_pm1: Tensor) -> list[Tensor]:
-        """image_pm1 (B, 3, H, W) -> for each attribute scores (B, number of its classes)."""
-        scores = self.score(self.layers(image_pm1).mean((2, 3)))
-        return list(scores.split([len(names) for names in self.classes], dim=1))
+    def forward(self, z: Tensor) -> list[Tensor]:
+        """z (B, z_dim) -> for each attribute scores (B, number of its classes)."""
+        return list(self.score(z).split([len(names) for names in self.classes], dim=1))
 
 
 def style_labels(scenes: Scenes) -> tuple[list[list[str]], Tensor]:

@@ -64,8 +64,7 @@ def style_cross_entropy(scores: Sequence[Tensor], labels: Tensor) -> Tensor:
         scores: for each attribute (B, number of its classes).
         labels: (B, number of attributes) long, the right classes.
 
-    Source: none in the published recipe; the auxiliary classifier of Odena et al., ICML 2017,
-    arXiv:1610.09585.
+    No part of the published recipe.
     """
     each = [F.cross_entropy(s.float(), t) for s, t in zip(scores, labels.T, strict=True)]
     return torch.stack(each).sum()

@@ -4,8 +4,8 @@
 
 The recipe is the published one: hinge loss, feature matching, a perceptual term, a latent with its
 KL term, two time scales, a rate that falls over the second half.  A term of our own can be added:
-a photo has to show the city and the time of day whose style it was drawn in.  Started again, it
-goes on from its last checkpoint; `accelerate launch -m spade.training ...` trains on several GPUs.
+the latent has to tell the photo's city and time of day.  Started again, it goes on from its last
+checkpoint; `accelerate launch -m spade.training ...` trains on several GPUs.
 """
 
 import argparse
@@ -51,11 +51,7 @@ from utils.weights import load_checkpoint, save_checkpoint
 History = dict[str, list[float]]  # of each loss one value a step, already times its weight
 MATCHING_WEIGHT, PERCEPTUAL_WEIGHT, KL_WEIGHT = 10, 10, 0.05
 DISCRIMINATOR_SPEED = 4  # times the generator's learning rate
-CLASSIFIER_PICTURES = 16_000  # that the style classifier sees before the others begin
-CLASSIFIER_RATE = 1e-3
-CLASSIFIER_NOISE = (
-    0.15  # on all that it sees, so that the generator can't please it by fine patterns
-)
+CLASSIFIER_RATE = 1e-3  # the style classifier's learning rate
 _POINTS = 200  # of a curve, where the history goes with the weights
 
 # How much of the learning rate is left after this share of the training, 0..1.
@@ -88,7 +84,12 @@ class VariationalGenerator(nn.Module):
         if self.encoder is None:
             return self.generator(planes), None, None
         mu, logvar = self.encoder(real_pm1)
-        return self.generator(planes, mu + torch.exp(logvar / 2) * noise), mu, logvar
+        return self.generator(planes, sampled(mu, logvar, noise)), mu, logvar
+
+
+def sampled(mu: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
+    """A latent from what the encoder says about it; all (B, z_dim), noise standard normal."""
+    return mu + torch.exp(logvar / 2) * noise
 
 
 def xavier_start(network: nn.Module, gain: float = 0.02) -> None:
@@ -111,8 +112,7 @@ def training_batch(
 ) -> tuple[Tensor, ...]:
     """Random scenes, a pure function of step and seed -> semantics (B, 36, H, W), image_pm1, noise.
 
-    With labels, see style_labels(), those scenes' rows of them are a fourth tensor, and noise like
-    the photos (B, 3, H, W), for what the style classifier sees, a fifth.
+    With labels, see style_labels(), those scenes' rows of them are a fourth tensor.
 
     Half of them are mirrored; half of the batches draw their edges from instances, half from the
     label map alone, because a predicted map has no instances.  Of several processes each gets its
@@ -133,10 +133,7 @@ def training_batch(
     augment = Augmentation(scenes.size, flip=0.5)
     image_u8, *maps = augment(*(x.to(device) for x in pixels), seeds=seeds[mine])
     batch = semantics(*maps), u8_to_pm1(image_u8), noise[mine].to(device)
-    if labels is None:
-        return batch
-    pixel_noise = torch.randn(image_u8.shape, generator=generator).to(device)
-    return *batch, labels[chosen[mine]].to(device), pixel_noise
+    return batch if labels is None else (*batch, labels[chosen[mine]].to(device))
 
 
 def training_step(
@@ -157,9 +154,9 @@ def training_step(
     Args:
         optimizers: of network, discriminator and, if there is one, classifier.
         batch: what training_batch() gives; for a classifier with labels.
-        classifier: a StyleClassifier, which takes a step of its own on the real photos.
+        classifier: a StyleClassifier, which learns along with the encoder.
     """
-    planes, real_pm1, noise, *for_classifier = batch
+    planes, real_pm1, noise, *labels = batch
     twice = planes.repeat(2, 1, 1, 1)
     # Its own weights stand still in the first half: there is no gradient to share among processes.
     judge = accelerator.unwrap_model(discriminator)
@@ -175,46 +172,25 @@ def training_step(
             losses["perceptual"] = PERCEPTUAL_WEIGHT * perceptual(fake_pm1, real_pm1)
         if mu is not None:
             losses["kl"] = kl_weight * kl_divergence(mu.float(), logvar.float())
-    if classifier is not None:  # in float32: it is small
-        frozen = accelerator.unwrap_model(classifier).eval().requires_grad_(False)
-        losses["style"] = style_weight * _style_loss(frozen, fake_pm1.float(), *for_classifier)
-    optimizers[0].zero_grad()
+        if classifier is not None:
+            scores = classifier(sampled(mu, logvar, noise))
+            losses["style"] = style_weight * style_cross_entropy(scores, *labels)
+    first, second, *others = optimizers
+    for optimizer in (first, *others):
+        optimizer.zero_grad()
     accelerator.backward(sum(losses.values()))
-    optimizers[0].step()
+    for optimizer in (first, *others):
+        optimizer.step()
 
     judge.requires_grad_(True)
     with accelerator.autocast():
         pairs = torch.cat([fake_pm1.detach(), real_pm1])
         fake, real = split_judgement(discriminator(twice, pairs))
         losses["discriminator"] = hinge_discriminator(fake, real)
-    optimizers[1].zero_grad()
+    second.zero_grad()
     accelerator.backward(losses["discriminator"])
-    optimizers[1].step()
-
-    if classifier is not None:
-        frozen.train().requires_grad_(True)
-        losses["classifier"] = classifier_step(
-            classifier, optimizers[2], (real_pm1, *for_classifier), accelerator
-        )
+    second.step()
     return {name: loss.detach() for name, loss in losses.items()}
-
-
-def classifier_step(
-    classifier: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batch: tuple[Tensor, Tensor, Tensor],
-    accelerator: Accelerator,
-) -> Tensor:
-    """One step of a StyleClassifier on real photos: image_pm1, labels and pixel noise -> loss."""
-    loss = _style_loss(classifier, *batch)
-    optimizer.zero_grad()
-    accelerator.backward(loss)
-    optimizer.step()
-    return loss
-
-
-def _style_loss(classifier, image_pm1: Tensor, labels: Tensor, pixel_noise: Tensor) -> Tensor:
-    return style_cross_entropy(classifier(image_pm1 + CLASSIFIER_NOISE * pixel_noise), labels)
 
 
 def train_spade(
@@ -251,8 +227,8 @@ def train_spade(
         kl_weight: of the latent's KL term: smaller, and z tells more; larger, and a z drawn at
             random gives a better picture.
         style_weight: of a term that the published recipe has not: how wrong a StyleClassifier,
-            which learns from the real photos, is about the city and the time of day of the
-            generated ones.  0 leaves both out.
+            which learns along, is about the city and the time of day that a latent comes from.
+            Without it the encoder keeps what helps most, the light, and forgets the city.
         average: how much of the running mean is kept in a step, 0..1.
         precision: "fp32", "bf16" or "fp16" (GPUs only); weights are kept in float32.
         folder: where last.pt, a checkpoint, and previews are kept; a run that finds a checkpoint
@@ -286,7 +262,7 @@ def train_spade(
                 "expected an encoder, or a style_weight of 0."
             )
         classes, labels = style_labels(scenes)
-        learners["classifier"] = StyleClassifier(classes)
+        learners["classifier"] = StyleClassifier(classes, generator.z_dim)
         rates.append(CLASSIFIER_RATE)
     for learner in learners.values():
         if accelerator.num_processes > 1:
@@ -322,14 +298,6 @@ def train_spade(
     for learner in learners.values():
         learner.train()
     first, waiting = len(history.get("adversarial", ())), []
-    if style_weight and not first:
-        # A classifier that knows nothing yet would only mislead the generator.
-        steps_alone = range(-(CLASSIFIER_PICTURES // batch_size), 0)
-        for step in progress(steps_alone, "classifier", hidden=not accelerator.is_main_process):
-            _, real_pm1, _, *rest = training_batch(
-                scenes, step, batch_size, seed, None, accelerator, labels
-            )
-            classifier_step(trained[2], optimizers[2], (real_pm1, *rest), accelerator)
     start = time.perf_counter()
     bar = progress(range(first, steps), "training", hidden=not accelerator.is_main_process)
     for step in bar:
@@ -534,7 +502,7 @@ def main() -> None:
     parser.add_argument("--schedule", default="linear", choices=tuple(SCHEDULES))
     parser.add_argument("--kl-weight", type=float, default=KL_WEIGHT)
     parser.add_argument(
-        "--style-weight", type=float, default=0, help="of reading city and time of day; 0 for none"
+        "--style-weight", type=float, default=0, help="of city and time of day in the latent"
     )
     parser.add_argument("--precision", default="fp32", choices=tuple(PRECISIONS))
     parser.add_argument(

@@ -263,6 +263,28 @@ def test_options_are_used_and_leave_nothing_behind(streets, settings):
     assert not torch.equal(scores, scores.bfloat16().float())
 
 
+def test_a_frozen_backbone_keeps_its_bits_and_the_head_learns(streets):
+    network = a_network()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    network.freeze_backbone()
+    train(network, streets, streets.first(2), epochs=1, batch_size=3, learning_rate=1e-2)
+    same = {key: torch.equal(value, before[key]) for key, value in network.state_dict().items()}
+    backbone = {key for key in same if key.startswith("encoder.")}
+    assert {key for key in same if same[key]} == backbone
+    assert network.head.training and not network.encoder.training  # its statistics would move
+
+
+@pytest.mark.parametrize("capability, count", [("AVX2", 1), ("AVX512", 0)])
+def test_emulated_bfloat16_is_told(monkeypatch, recwarn, capability, count):
+    if torch.cuda.is_available():
+        pytest.skip("trains on the GPU, which has them")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    make_accelerator("fp32")
+    assert not recwarn
+    make_accelerator("bf16")
+    assert ["no bfloat16 instructions" in str(x.message) for x in recwarn] == [True] * count
+
+
 def test_unknown_options(streets):
     with pytest.raises(ValueError, match="precision is 'half': expected fp32, bf16, fp16"):
         train(a_network(), streets, streets, precision="half")

@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -55,6 +56,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 def make_accelerator(precision: str = "fp32", batch_size: int = 0) -> Accelerator:
     """The processes and the device to train on, in "fp32", "bf16" or (on GPUs) "fp16".
 
+    Warns where a processor has no bfloat16 instructions.
     Raises ValueError for another precision, or a batch that can't be shared among the processes.
     """
     if precision not in PRECISIONS:
@@ -62,6 +64,13 @@ def make_accelerator(precision: str = "fp32", batch_size: int = 0) -> Accelerato
     # Accelerate remembers the first precision of a process; in a notebook there may be another.
     AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=PRECISIONS[precision])
+    emulated = torch.backends.cpu.get_cpu_capability() == "AVX2"  # those with bfloat16 have AVX-512
+    if precision == "bf16" and accelerator.device.type == "cpu" and emulated:
+        warnings.warn(
+            "This processor has no bfloat16 instructions: emulated, a training takes ten times as "
+            'long as with precision="fp32".',
+            stacklevel=2,
+        )
     processes = accelerator.num_processes
     if batch_size % processes:
         raise ValueError(f"A batch of {batch_size} can't be shared among {processes} processes.")
@@ -233,7 +242,7 @@ def train(
     """Train end to end with Adam, on whatever Accelerate finds: CPU, GPU, several of them.
 
     Args:
-        network: trained in place.
+        network: trained in place; its head alone after network.freeze_backbone().
         train_scenes, val_scenes: scenes of one size; cached() ones are much faster.
         batch_size: scenes a step, all processes together.
         schedule: how the learning rate falls over all epochs: "constant", "cosine" or "polynomial"
@@ -277,6 +286,7 @@ def train(
         "batch_size": batch_size, "learning_rate": learning_rate, "schedule": schedule,
         "epochs": "any" if schedule == "constant" else epochs, "seed": seed,
         "half_size": half_size, "class_weights": class_weights is not None,
+        "frozen backbone": network.is_frozen,
     }  # fmt: skip
     history: History = {key: [] for key in HISTORY_KEYS}
     folder = None if folder is None else Path(folder)
@@ -360,6 +370,9 @@ def main() -> None:
         default="random",
         help="random, imagenet, or a file of weights; with another --head its backbone alone",
     )
+    parser.add_argument(
+        "--freeze-backbone", action="store_true", help="train the head alone, in half the time"
+    )
     parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--batch-size", type=int, default=32, help="all processes together")
     parser.add_argument("--learning-rate", type=float, default=1e-4)
@@ -396,6 +409,8 @@ def main() -> None:
             trained, earlier = network, None
             network = SegmentationNet(**trained.settings | {"head": arguments.head})
             network.encoder.load_state_dict(trained.encoder.state_dict())
+    if arguments.freeze_backbone:
+        network.freeze_backbone()
     class_weights = None
     if arguments.balanced or arguments.ignore_unlabeled:
         class_weights = torch.ones(NUM_LABELS)
