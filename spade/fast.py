@@ -101,10 +101,10 @@ class Modulation:
 
 
 def modulation(
-    layer: SPADE, around: Neighbourhoods, gain: Tensor, dtype: torch.dtype
+    layer: SPADE, around: Neighbourhoods, gain: Tensor, dtype: torch.dtype, z: Tensor | None = None
 ) -> Modulation:
-    """All that a SPADE layer does: ``x * scale + shift`` is gain * layer(x, semantics)."""
-    hidden = _hidden(layer.mlp_shared[0], around.small)  # (N1, hidden)
+    """All that a SPADE layer does: ``x * scale + shift`` is gain * layer(x, semantics, z)."""
+    hidden = _hidden(layer, around.small, z)  # (N1, hidden)
     row_of = None
     if around.repeat:
         members, row_of = around.large
@@ -126,17 +126,21 @@ def modulation(
     return Modulation(scale.to(dtype), shift.to(dtype), row_of)
 
 
-def _hidden(convolution: nn.Conv2d, members: Tensor) -> Tensor:
+def _hidden(layer: SPADE, members: Tensor, z: Tensor | None) -> Tensor:
     """The hidden layer of neighbourhoods given by nine codes, (N, 9) -> (N, hidden).
 
     A one-hot plane picks one column of the kernel, so a convolution of planes is a sum of columns.
     """
+    convolution = layer.mlp_shared[0]
+    shift = convolution.bias
+    if layer.mlp_style is not None and z is not None:
+        shift = shift + layer.mlp_style(z)  # (1, hidden)
     columns = convolution.weight.permute(2, 3, 1, 0).flatten(0, 1)  # (9, 36, hidden)
     plain = columns[:, :LABEL_PLANES]  # (9, 35, hidden): a class
     edge = plain + columns[:, LABEL_PLANES:]  # the same with the edge plane
     outside = torch.zeros_like(plain[:, :1])  # the planes are zero beyond the rim
     table = torch.cat([plain, edge, outside], 1)  # (9, 71, hidden)
-    return F.relu_(_sum_of_nine(members, table).add_(convolution.bias))
+    return F.relu_(_sum_of_nine(members, table).add_(shift))
 
 
 def _sums_of_products(
@@ -250,14 +254,16 @@ def _as_rows(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(0, 2).float()
 
 
-def block_forward(block: nn.Module, x: Tensor, around: Neighbourhoods, factor: int) -> Tensor:
-    """A SpadeBlock: x (B, h / factor, w / factor, in) -> (B, h, w, out)."""
+def block_forward(
+    block: nn.Module, x: Tensor, around: Neighbourhoods, factor: int, z: Tensor | None = None
+) -> Tensor:
+    """A SpadeBlock: x (B, h / factor, w / factor, in), z (1, z_dim) or None -> (B, h, w, out)."""
     weight, gain = _weight_and_gain(block.conv_0)
     out = x.new_empty(*around.small_of.shape, x.shape[3])  # (B, h, w, in)
-    out = _activated(x, modulation(block.norm_0, around, gain, x.dtype), factor, out)
+    out = _activated(x, modulation(block.norm_0, around, gain, x.dtype, z), factor, out)
     out = _convolved(out, weight, block.conv_0.bias)  # (B, h, w, middle)
     weight, gain = _weight_and_gain(block.conv_1)
-    out = _activated(out, modulation(block.norm_1, around, gain, x.dtype), 1, out)
+    out = _activated(out, modulation(block.norm_1, around, gain, x.dtype, z), 1, out)
     out = _convolved(out, weight, block.conv_1.bias)  # (B, h, w, out)
     batch, height, width, channels = x.shape
     if not block.learned_shortcut:
@@ -266,7 +272,7 @@ def block_forward(block: nn.Module, x: Tensor, around: Neighbourhoods, factor: i
         return out
     weight, gain = _weight_and_gain(block.conv_s)
     matrix = weight.flatten(1).t().to(x.dtype)  # (in, out)
-    by = modulation(block.norm_s, around, gain, x.dtype)
+    by = modulation(block.norm_s, around, gain, x.dtype, z)
     rows_out = out.view(batch * height, -1, out.shape[3])  # (B h / factor, pixels of a row, out)
     for rows in _pieces(x, factor):
         rows_out[rows].flatten(0, 1).addmm_(_modulated(x, by, rows, factor), matrix)
@@ -306,6 +312,9 @@ def fast_forward(
     Returns:
         image_pm1, (B, 3, H, W) of that dtype in -1..1.
     """
+    if generator.styled_layers and z is not None and len(z) > 1:  # a style has tables of its own
+        each = zip(codes[:, None], z[:, None], strict=True)
+        return torch.cat([fast_forward(generator, *one, dtype) for one in each])
     step = generator.factor  # of nearest-neighbour resizing, which takes the first of each cell
     x = generator.first_features(codes_to_planes(codes[:, ::step, ::step]), z).to(dtype)
     x = x.permute(0, 2, 3, 1).contiguous()  # (B, h, w, 16 ngf)
@@ -313,6 +322,6 @@ def fast_forward(
     for block, step, factor in stages(generator):
         if around is None or factor > 1:
             around = Neighbourhoods(codes[:, ::step, ::step])
-        x = block_forward(block, x, around, factor)
+        x = block_forward(block, x, around, factor, z)
     x = _convolved(F.leaky_relu_(x, 0.2), generator.conv_img.weight, generator.conv_img.bias)
     return x.permute(0, 3, 1, 2).tanh_()  # (B, 3, H, W)

@@ -20,30 +20,35 @@ class SpadeBlock(nn.Module):
 
     Args:
         in_channels, out_channels: widths; if they differ, the shortcut is learned as well.
-        hidden, semantic_channels: see SPADE.
+        hidden, semantic_channels, z_dim: see SPADE.
 
     Source: Park et al., CVPR 2019, arXiv:1903.07291, figure 4 (right).
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, hidden: int = 128, semantic_channels: int = 36
+        self,
+        in_channels: int,
+        out_channels: int,
+        hidden: int = 128,
+        semantic_channels: int = 36,
+        z_dim: int | None = None,
     ):
         super().__init__()
         middle = min(in_channels, out_channels)
         self.conv_0 = SpectralNormConv2d(in_channels, middle, kernel_size=3, padding=1)
         self.conv_1 = SpectralNormConv2d(middle, out_channels, kernel_size=3, padding=1)
-        self.norm_0 = SPADE(in_channels, semantic_channels, hidden)
-        self.norm_1 = SPADE(middle, semantic_channels, hidden)
+        self.norm_0 = SPADE(in_channels, semantic_channels, hidden, z_dim)
+        self.norm_1 = SPADE(middle, semantic_channels, hidden, z_dim)
         self.learned_shortcut = in_channels != out_channels
         if self.learned_shortcut:
             self.conv_s = SpectralNormConv2d(in_channels, out_channels, kernel_size=1, bias=False)
-            self.norm_s = SPADE(in_channels, semantic_channels, hidden)
+            self.norm_s = SPADE(in_channels, semantic_channels, hidden, z_dim)
 
-    def forward(self, x: Tensor, semantics: Tensor) -> Tensor:
-        """x (B, in, h, w) and semantics (B, 36, H, W) -> (B, out, h, w)."""
-        shortcut = self.conv_s(self.norm_s(x, semantics)) if self.learned_shortcut else x
-        x = self.conv_0(F.leaky_relu(self.norm_0(x, semantics), 0.2))  # (B, middle, h, w)
-        x = self.conv_1(F.leaky_relu(self.norm_1(x, semantics), 0.2))  # (B, out, h, w)
+    def forward(self, x: Tensor, semantics: Tensor, z: Tensor | None = None) -> Tensor:
+        """x (B, in, h, w), semantics (B, 36, H, W) and z (B, z_dim) -> (B, out, h, w)."""
+        shortcut = self.conv_s(self.norm_s(x, semantics, z)) if self.learned_shortcut else x
+        x = self.conv_0(F.leaky_relu(self.norm_0(x, semantics, z), 0.2))  # (B, middle, h, w)
+        x = self.conv_1(F.leaky_relu(self.norm_1(x, semantics, z), 0.2))  # (B, out, h, w)
         return shortcut + x
 
 
@@ -61,13 +66,17 @@ class SpadeGenerator(nn.Module):
         max_channels: no block is wider than this; None is the published 16 times ngf.  The wide
             blocks at the start hold most of the weights and little of the work, so a cap makes a
             small file.
+        styled_layers: z also shifts the hidden layer of every SPADE, see there.  As published
+            (False) it only makes the start grid, which serves for a picture's light, while what a
+            city's walls look like is lost on the way up.
 
     Attributes:
         styles: latents by name, (z_dim,) each: the cities and times of day that it was trained on.
         history: what it has been through, see spade.training; saved with the weights.
 
     Raises:
-        ValueError: another upsampling, or a size that is no multiple of its factor.
+        ValueError: another upsampling, a size that is no multiple of its factor, or styled_layers
+            without a latent.
 
     Source: Park et al., CVPR 2019, arXiv:1903.07291, appendix A.
     """
@@ -81,8 +90,11 @@ class SpadeGenerator(nn.Module):
         hidden: int = 128,
         semantic_channels: int = 36,
         max_channels: int | None = None,
+        styled_layers: bool = False,
     ):
         super().__init__()
+        if styled_layers and z_dim is None:
+            raise ValueError("styled_layers need a latent: set z_dim, 64 for example.")
         if upsampling not in DOUBLINGS:
             raise ValueError(f'upsampling is {upsampling!r}, expected "normal", "more" or "most".')
         size = (int(size[0]), int(size[1]))
@@ -95,11 +107,13 @@ class SpadeGenerator(nn.Module):
             "hidden": hidden,
             "semantic_channels": semantic_channels,
             "max_channels": max_channels,
+            "styled_layers": styled_layers,
         }
         self.styles: dict[str, Tensor] = {}
         self.history: dict[str, list] = {}
         self.upsampling = upsampling
         self.z_dim = z_dim
+        self.styled_layers = styled_layers
         self.size = size
         self.semantic_channels = semantic_channels
         self.factor = 2 ** DOUBLINGS[upsampling]
@@ -111,7 +125,8 @@ class SpadeGenerator(nn.Module):
         )
 
         def block(in_channels: int, out_channels: int) -> SpadeBlock:
-            return SpadeBlock(in_channels, out_channels, hidden, semantic_channels)
+            style = z_dim if styled_layers else None
+            return SpadeBlock(in_channels, out_channels, hidden, semantic_channels, style)
 
         if z_dim is None:
             self.fc = nn.Conv2d(semantic_channels, first, kernel_size=3, padding=1)
@@ -152,17 +167,17 @@ class SpadeGenerator(nn.Module):
         self._check_inputs(batch, height, width, z)
         grid = self._start_grid(height, width)
         x = self.first_features(F.interpolate(semantics, size=grid, mode="nearest"), z)
-        x = self.head_0(x, semantics)
-        x = self.G_middle_0(_double(x), semantics)  # (B, 16 ngf, 2 h, 2 w)
+        x = self.head_0(x, semantics, z)
+        x = self.G_middle_0(_double(x), semantics, z)  # (B, 16 ngf, 2 h, 2 w)
         if self.upsampling != "normal":
             x = _double(x)  # (B, 16 ngf, 4 h, 4 w); the sizes below are those of "more"
-        x = self.G_middle_1(x, semantics)
-        x = self.up_0(_double(x), semantics)  # (B, 8 ngf, H / 8, W / 8)
-        x = self.up_1(_double(x), semantics)  # (B, 4 ngf, H / 4, W / 4)
-        x = self.up_2(_double(x), semantics)  # (B, 2 ngf, H / 2, W / 2)
-        x = self.up_3(_double(x), semantics)  # (B, ngf, H, W)
+        x = self.G_middle_1(x, semantics, z)
+        x = self.up_0(_double(x), semantics, z)  # (B, 8 ngf, H / 8, W / 8)
+        x = self.up_1(_double(x), semantics, z)  # (B, 4 ngf, H / 4, W / 4)
+        x = self.up_2(_double(x), semantics, z)  # (B, 2 ngf, H / 2, W / 2)
+        x = self.up_3(_double(x), semantics, z)  # (B, ngf, H, W)
         if self.upsampling == "most":
-            x = self.up_4(_double(x), semantics)  # (B, ngf / 2, H, W)
+            x = self.up_4(_double(x), semantics, z)  # (B, ngf / 2, H, W)
         return torch.tanh(self.conv_img(F.leaky_relu(x, 0.2)))  # (B, 3, H, W)
 
     @torch.no_grad()

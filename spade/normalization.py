@@ -20,25 +20,42 @@ class SPADE(nn.Module):
         channels: width of the activations.
         semantic_channels: planes of the label map.
         hidden: width between the label map and gamma or beta.
+        z_dim: numbers in a latent that shifts the hidden layer, so that gamma and beta may differ
+            from style to style for one label and stay for another; None, as published, for no such.
 
     Source: Park et al., CVPR 2019, arXiv:1903.07291, equation 1 and appendix A; the 1 is the
-    published code's.
+    published code's.  The latent in every layer is an idea of Schoenfeld et al., ICLR 2021,
+    arXiv:2012.04781, section 3.3: planes of z beside those of the map, which add up to a shift.
     """
 
-    def __init__(self, channels: int, semantic_channels: int = 36, hidden: int = 128):
+    def __init__(
+        self,
+        channels: int,
+        semantic_channels: int = 36,
+        hidden: int = 128,
+        z_dim: int | None = None,
+    ):
         super().__init__()
         self.param_free_norm = nn.BatchNorm2d(channels, affine=False)
         self.mlp_shared = nn.Sequential(
             nn.Conv2d(semantic_channels, hidden, kernel_size=3, padding=1), nn.ReLU()
         )
+        self.mlp_style = None if z_dim is None else nn.Linear(z_dim, hidden, bias=False)
         self.mlp_gamma = nn.Conv2d(hidden, channels, kernel_size=3, padding=1)
         self.mlp_beta = nn.Conv2d(hidden, channels, kernel_size=3, padding=1)
 
-    def forward(self, x: Tensor, semantics: Tensor) -> Tensor:
-        """x (B, C, h, w) and semantics (B, 36, H, W), any H and W -> (B, C, h, w)."""
+    def forward(self, x: Tensor, semantics: Tensor, z: Tensor | None = None) -> Tensor:
+        """x (B, C, h, w), semantics (B, 36, H, W), any H and W, z (B, z_dim) -> (B, C, h, w).
+
+        z may be (1, z_dim), one for all; None is a z of zeros.
+        """
         normalized = self.param_free_norm(x)  # (B, C, h, w)
         planes = F.interpolate(semantics, size=x.shape[-2:], mode="nearest")  # (B, 36, h, w)
-        features = self.mlp_shared(planes)  # (B, hidden, h, w)
+        convolution, activation = self.mlp_shared
+        features = convolution(planes)  # (B, hidden, h, w)
+        if self.mlp_style is not None and z is not None:
+            features = features + self.mlp_style(z)[:, :, None, None]
+        features = activation(features)
         gamma = self.mlp_gamma(features)  # (B, C, h, w)
         beta = self.mlp_beta(features)  # (B, C, h, w)
         return normalized * (1 + gamma) + beta

@@ -46,7 +46,7 @@ from utils.progress import progress
 from utils.scenes import Scenes, open_scenes
 from utils.segmentation import load_segmentation
 from utils.training import CHECK_EVERY, PRECISIONS, diverged, make_accelerator
-from utils.weights import load_checkpoint, save_checkpoint
+from utils.weights import load_checkpoint, load_torch_file, save_checkpoint
 
 History = dict[str, list[float]]  # of each loss one value a step, already times its weight
 MATCHING_WEIGHT, PERCEPTUAL_WEIGHT, KL_WEIGHT = 10, 10, 0.05
@@ -152,7 +152,7 @@ def training_step(
     Both judge the same generated photos, where the published code draws them twice.
 
     Args:
-        optimizers: of network, discriminator and, if there is one, classifier.
+        optimizers: of the network, with the classifier if there is one, and of the discriminator.
         batch: what training_batch() gives; for a classifier with labels.
         classifier: a StyleClassifier, which learns along with the encoder.
     """
@@ -175,21 +175,18 @@ def training_step(
         if classifier is not None:
             scores = classifier(sampled(mu, logvar, noise))
             losses["style"] = style_weight * style_cross_entropy(scores, *labels)
-    first, second, *others = optimizers
-    for optimizer in (first, *others):
-        optimizer.zero_grad()
+    optimizers[0].zero_grad()
     accelerator.backward(sum(losses.values()))
-    for optimizer in (first, *others):
-        optimizer.step()
+    optimizers[0].step()
 
     judge.requires_grad_(True)
     with accelerator.autocast():
         pairs = torch.cat([fake_pm1.detach(), real_pm1])
         fake, real = split_judgement(discriminator(twice, pairs))
         losses["discriminator"] = hinge_discriminator(fake, real)
-    second.zero_grad()
+    optimizers[1].zero_grad()
     accelerator.backward(losses["discriminator"])
-    second.step()
+    optimizers[1].step()
     return {name: loss.detach() for name, loss in losses.items()}
 
 
@@ -252,8 +249,7 @@ def train_spade(
     accelerator = make_accelerator(precision, batch_size)
     device = accelerator.device
     network = VariationalGenerator(generator, encoder)
-    learners = {"network": network, "discriminator": discriminator}
-    rates = [learning_rate, DISCRIMINATOR_SPEED * learning_rate]
+    learners: dict[str, nn.Module] = {"network": network, "discriminator": discriminator}
     labels = None
     if style_weight:
         if encoder is None:
@@ -263,20 +259,23 @@ def train_spade(
             )
         classes, labels = style_labels(scenes)
         learners["classifier"] = StyleClassifier(classes, generator.z_dim)
-        rates.append(CLASSIFIER_RATE)
     for learner in learners.values():
         if accelerator.num_processes > 1:
             synchronize_batch_norm(learner)
     for part in (*learners.values(), perceptual):
         if part is not None:
             part.to(device, memory_format=torch.channels_last)  # faster, on CPU and GPU
+    rates = (learning_rate, DISCRIMINATOR_SPEED * learning_rate)
     optimizers = [
-        torch.optim.Adam(learner.parameters(), rate, betas=(0.0, 0.9))
-        for learner, rate in zip(learners.values(), rates, strict=True)
+        torch.optim.Adam(part.parameters(), rate, betas=(0.0, 0.9))
+        for part, rate in zip((network, discriminator), rates)
     ]
+    if style_weight:
+        group = {"params": learners["classifier"].parameters(), "lr": CLASSIFIER_RATE}
+        optimizers[0].add_param_group(group)
     averaged = AveragedModel(network, avg_fn=_running_mean(average), use_buffers=True)
     parts = learners | {"averaged": averaged}
-    parts |= {f"{name}_adam": adam for name, adam in zip(learners, optimizers, strict=True)}
+    parts |= {"network_adam": optimizers[0], "discriminator_adam": optimizers[1]}
     if accelerator.scaler is not None:  # fp16
         parts["scaler"] = accelerator.scaler
     steps = pictures // batch_size
@@ -440,7 +439,7 @@ def save_preview(
 def start_from(
     paths: Sequence[Path], network: VariationalGenerator, discriminator: nn.Module
 ) -> None:
-    """Take over the weights of an earlier training, in place.
+    """Take over the weights of an earlier training, in place; it may have lacked styled layers.
 
     Args:
         paths: a run's last.pt; or a generator's file and, if it has a latent, its encoder's, which
@@ -450,8 +449,11 @@ def start_from(
         FileNotFoundError, ValueError: no such file, or one of other networks.
     """
     if paths[0].suffix == ".pt":
-        parts = {"network": network, "discriminator": discriminator}
-        load_checkpoint(paths[0], parts, "cpu", made_by={})
+        saved = load_torch_file(paths[0])
+        for name, part in (("network", network), ("discriminator", discriminator)):
+            if not isinstance(saved, dict) or name not in saved:
+                raise ValueError(f"{paths[0]} holds no {name}: expected the last.pt of such a run.")
+            _take_over(part, saved[name], paths[0])
         return
     parts = [part for part in (network.generator, network.encoder) if part is not None]
     if len(paths) != len(parts):
@@ -466,12 +468,18 @@ def start_from(
             f"{key}_orig" if f"{key}_u" in vectors else key: value
             for key, value in read(path).state_dict().items()
         }
-        try:
-            part.load_state_dict(state | vectors)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise ValueError(f"{path} does not fit the networks to train: {reason}") from error
+        _take_over(part, state | vectors, path)
         find_singular_vectors(part, 50)
+
+
+def _take_over(part: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Load weights.  Styled layers that they lack begin at 0: the network draws as it did."""
+    fresh = {k: torch.zeros_like(v) for k, v in part.state_dict().items() if ".mlp_style." in k}
+    try:
+        part.load_state_dict(fresh | state)
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ValueError(f"{path} does not fit the networks to train: {reason}") from error
 
 
 def perceptual_loss(name: str) -> PerceptualLoss | None:
@@ -493,6 +501,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=48, help="width of SPADE's hidden layer")
     parser.add_argument("--max-channels", type=int, default=256, help="no block is wider")
     parser.add_argument("--upsampling", default="more", choices=("normal", "more", "most"))
+    parser.add_argument("--styled-layers", action="store_true", help="z in every layer")
     parser.add_argument("--z-dim", type=int, default=64, help="numbers in the latent; 0 for none")
     parser.add_argument("--encoder-ngf", type=int, default=16, help="width of the encoder")
     parser.add_argument("--ndf", type=int, default=32, help="width of the discriminator")
@@ -535,6 +544,7 @@ def main() -> None:
         size,
         arguments.hidden,
         max_channels=arguments.max_channels,
+        styled_layers=arguments.styled_layers,
     )
     encoder = Encoder(arguments.encoder_ngf, z_dim) if z_dim else None
     discriminator = MultiscaleDiscriminator(arguments.ndf)

@@ -137,16 +137,21 @@ def test_spade_layer_by_hand():
     assert output.item() == pytest.approx(4.25)
 
 
-def test_spade_layer_is_its_formula():
-    layer = with_golden_weights(SPADE(5, hidden=7), {})
+@pytest.mark.parametrize("z", [None, torch.tensor([[1.0, -2, 3]]), torch.eye(3)[:2]])
+def test_spade_layer_is_its_formula(z):
+    """With one latent for both maps, or one for each, which is one more input everywhere."""
+    layer = with_golden_weights(SPADE(5, hidden=7, z_dim=None if z is None else 3), {})
     x, semantics = torch.randn(2, 5, 3, 4), torch.randn(2, 36, 6, 8)
     norm = layer.param_free_norm
     normalized = (x - norm.running_mean.reshape(1, 5, 1, 1)) / (
         norm.running_var.reshape(1, 5, 1, 1) + 1e-5
     ).sqrt()
-    features = F.relu(layer.mlp_shared[0](semantics[:, :, ::2, ::2]))
+    features = layer.mlp_shared[0](semantics[:, :, ::2, ::2])
+    if z is not None:
+        features += (z @ layer.mlp_style.weight.T)[:, :, None, None]
+    features = F.relu(features)
     gamma, beta = layer.mlp_gamma(features), layer.mlp_beta(features)
-    torch.testing.assert_close(layer(x, semantics), normalized * (1 + gamma) + beta)
+    torch.testing.assert_close(layer(x, semantics, z), normalized * (1 + gamma) + beta)
 
 
 def test_spectral_norm_learns_the_largest_singular_value_in_training_only():
@@ -265,8 +270,9 @@ def test_precision(generator):
         generator.synthesize(label_ids, precision="fp8")
 
 
-def test_latent():
-    generator = small_generator(z_dim=3)
+@pytest.mark.parametrize("styled_layers", [False, True])
+def test_latent(styled_layers):
+    generator = small_generator(z_dim=3, styled_layers=styled_layers)
     label_ids = random_label_ids(2, 8, 8)
     z = torch.tensor([[0.0, 0, 0], [3, -3, 3]])
     drawn = generator.synthesize(label_ids, z=z)
@@ -291,6 +297,8 @@ def test_sizes_that_do_not_work(generator):
         spade.SpadeGenerator(ngf=1, upsampling="normal", size=(10, 64))
     with pytest.raises(ValueError, match="upsampling is 'max', expected \"normal\""):
         spade.SpadeGenerator(ngf=1, upsampling="max")
+    with pytest.raises(ValueError, match="styled_layers need a latent: set z_dim"):
+        spade.SpadeGenerator(ngf=1, styled_layers=True)
     with pytest.raises(ValueError, match=r"shape \(1, 35, 64, 64\), expected \(B, 36, H, W\)"):
         generator(torch.zeros(1, 35, 64, 64))
 

@@ -237,16 +237,17 @@ def test_the_encoder_learns_to_tell_city_and_time_of_day(streets):
     generator, discriminator, encoder = tiny_networks()
     network = VariationalGenerator(generator, encoder)
     classes, labels = style_labels(streets)
-    learners = (network, discriminator, StyleClassifier(classes, z_dim=3))
-    optimizers = [torch.optim.Adam(x.parameters(), 4e-3, betas=(0.0, 0.9)) for x in learners]
+    classifier = StyleClassifier(classes, z_dim=3)
+    learners = [*network.parameters(), *classifier.parameters()], discriminator.parameters()
+    optimizers = [torch.optim.Adam(x, 4e-3, betas=(0.0, 0.9)) for x in learners]
     batch = training_batch(streets, 0, 4, 0, 3, labels=labels)
     arguments = (network, discriminator, optimizers, None, batch, training.Accelerator())
     style = [
-        training.training_step(*arguments, classifier=learners[2], style_weight=20)["style"]
+        training.training_step(*arguments, classifier=classifier, style_weight=20)["style"]
         for _ in range(60)
     ]
     assert style[-1] < 0.2 * style[0]
-    scores = learners[2](encoder(batch[1])[0])
+    scores = classifier(encoder(batch[1])[0])
     assert torch.equal(torch.stack([x.argmax(1) for x in scores], 1), batch[3])
 
 
@@ -465,6 +466,12 @@ def test_starting_from_files_of_weights(streets, tmp_path):
     other = VariationalGenerator(spade.SpadeGenerator(3, "more", 3, (64, 64), 4), encoder)
     with pytest.raises(ValueError, match="generator.safetensors does not fit the networks to tra"):
         start_from(paths, other, discriminator)
+    # Weights that the file lacks begin at zero: the picture is the one without them.
+    settings = generator.settings | {"styled_layers": True}
+    styled = VariationalGenerator(spade.SpadeGenerator(**settings), tiny_networks()[2])
+    start_from(paths, styled, discriminator)
+    added = [weight for key, weight in styled.named_parameters() if "mlp_style" in key]
+    assert added and not any(weight.any() for weight in added)
 
 
 # ------------------------------------------------------------------------------ styles
