@@ -25,6 +25,9 @@ class StyleClassifier(nn.Module):
         super().__init__()
         self.classes = [list(names) for names in classes]
         self.score = nn.Linear(z_dim, sum(map(len, self.classes)))
+        # From zero: until it knows something, it asks nothing of the encoder.
+        nn.init.zeros_(self.score.weight)
+        nn.init.zeros_(self.score.bias)
 
     def forward(self, z: Tensor) -> list[Tensor]:
         """z (B, z_dim) -> for each attribute scores (B, number of its classes)."""

@@ -51,7 +51,8 @@ from utils.weights import load_checkpoint, load_torch_file, save_checkpoint
 History = dict[str, list[float]]  # of each loss one value a step, already times its weight
 MATCHING_WEIGHT, PERCEPTUAL_WEIGHT, KL_WEIGHT = 10, 10, 0.05
 DISCRIMINATOR_SPEED = 4  # times the generator's learning rate
-CLASSIFIER_RATE = 1e-3  # the style classifier's learning rate
+CLASSIFIER_RATE = 1e-3  # the style classifier's learning rate, and in the head start the encoder's
+HEAD_START = 16_000  # pictures that the encoder sees with the style classifier before the training
 _POINTS = 200  # of a curve, where the history goes with the weights
 
 # How much of the learning rate is left after this share of the training, 0..1.
@@ -190,6 +191,40 @@ def training_step(
     return {name: loss.detach() for name, loss in losses.items()}
 
 
+def give_head_start(
+    encoder: Encoder,
+    classifier: nn.Module,
+    scenes: Scenes,
+    labels: Tensor,
+    pictures: int,
+    batch_size: int,
+    style_weight: float,
+    kl_weight: float,
+    seed: int,
+) -> None:
+    """Let the encoder learn to tell the styles, before a generator gets used to its latents.
+
+    It takes minutes where the generator's training takes hours.  Several processes do the same.
+
+    Args:
+        labels: of the scenes, see style_labels().
+        pictures: to see; the others are those of train_spade().
+    """
+    device = next(encoder.parameters()).device
+    learning = [*encoder.parameters(), *classifier.parameters()]
+    optimizer = torch.optim.Adam(learning, CLASSIFIER_RATE, betas=(0.0, 0.9))
+    z_dim = encoder.settings["z_dim"]
+    encoder.train()
+    for step in progress(range(pictures // batch_size), "encoder"):
+        batch = training_batch(scenes, -1 - step, batch_size, seed, z_dim, None, labels)
+        _, real_pm1, noise, targets = (x.to(device) for x in batch)
+        mu, logvar = encoder(real_pm1)
+        told = style_cross_entropy(classifier(sampled(mu, logvar, noise)), targets)
+        optimizer.zero_grad()
+        (style_weight * told + kl_weight * kl_divergence(mu, logvar)).backward()
+        optimizer.step()
+
+
 def train_spade(
     generator: SpadeGenerator,
     discriminator: MultiscaleDiscriminator,
@@ -202,6 +237,7 @@ def train_spade(
     schedule: str = "linear",
     kl_weight: float = KL_WEIGHT,
     style_weight: float = 0.0,
+    head_start: int = HEAD_START,
     average: float = 0.999,
     precision: str = "fp32",
     folder: str | Path | None = None,
@@ -226,6 +262,8 @@ def train_spade(
         style_weight: of a term that the published recipe has not: how wrong a StyleClassifier,
             which learns along, is about the city and the time of day that a latent comes from.
             Without it the encoder keeps what helps most, the light, and forgets the city.
+        head_start: pictures that encoder and classifier see before the training, if there is a
+            style_weight; 0 for an encoder that has had it.
         average: how much of the running mean is kept in a step, 0..1.
         precision: "fp32", "bf16" or "fp16" (GPUs only); weights are kept in float32.
         folder: where last.pt, a checkpoint, and previews are kept; a run that finds a checkpoint
@@ -283,13 +321,25 @@ def train_spade(
     made_by = generator.settings | {
         "scenes": f"{scenes.dataset} {len(scenes)}", "batch_size": batch_size, "seed": seed,
         "learning_rate": learning_rate, "schedule": schedule, "kl_weight": kl_weight,
-        "style_weight": style_weight, "average": average,
+        "style_weight": style_weight, "head_start": head_start, "average": average,
         "pictures": "any" if schedule == "constant" else pictures,
     }  # fmt: skip
     history: History = {}
     folder = None if folder is None else Path(folder)
     if folder is not None and (folder / "last.pt").is_file():
         history = load_checkpoint(folder / "last.pt", parts, device, made_by)
+    elif style_weight:
+        give_head_start(
+            encoder,
+            learners["classifier"],
+            scenes,
+            labels,
+            head_start,
+            batch_size,
+            style_weight,
+            kl_weight,
+            seed,
+        )
     prepared = accelerator.prepare(*learners.values(), *optimizers)
     trained, optimizers = prepared[: len(learners)], prepared[len(learners) :]
     if isinstance(scenes, CachedScenes):
@@ -513,6 +563,9 @@ def main() -> None:
     parser.add_argument(
         "--style-weight", type=float, default=0, help="of city and time of day in the latent"
     )
+    parser.add_argument(
+        "--head-start", type=int, default=HEAD_START, help="pictures that the encoder sees first"
+    )
     parser.add_argument("--precision", default="fp32", choices=tuple(PRECISIONS))
     parser.add_argument(
         "--perceptual", default="none", help="none, vgg19, or weights of a segmentation network"
@@ -565,6 +618,7 @@ def main() -> None:
         arguments.schedule,
         arguments.kl_weight,
         arguments.style_weight,
+        arguments.head_start,
         precision=arguments.precision,
         folder=arguments.out,
         seed=arguments.seed,
