@@ -19,7 +19,7 @@ from utils.cache import cached
 from utils.files import PROJECT
 from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet
-from utils.training import epoch_batches, make_accelerator, train_one_epoch
+from utils.training import PRECISIONS, epoch_batches, make_accelerator, train_one_epoch
 
 STEPS = 4
 
@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--size", default="256x128", help="WIDTHxHEIGHT")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precisions", nargs="+", default=("fp32", "bf16"), choices=PRECISIONS)
     arguments = parser.parse_args()
     width, height = (int(side) for side in arguments.size.split("x"))
     batch = arguments.batch_size
@@ -79,20 +80,15 @@ def main() -> None:
     )
     pixels = scenes.batch(range(len(scenes)))
     print(f"{machine()}\nResNet-34, {width}x{height}, batches of {batch}; pictures a second\n")
-    print(f"{'':28} {'plain float32':>14} {'ours, fp32':>18} {'ours, bf16':>18}")
+    columns = "".join(f"{'ours, ' + name:>18}" for name in arguments.precisions)
+    print(f"{'':28} {'plain float32':>14} {columns}")
     for head in ("fcn", "unet"):
-        plain, fp32, bf16 = in_turn(
-            arguments.rounds,
-            plain=PlainLoop(head, *pixels, batch),
-            fp32=OurLoop(head, "fp32", scenes, batch),
-            bf16=OurLoop(head, "bf16", scenes, batch),
+        ways = {name: OurLoop(head, name, scenes, batch) for name in arguments.precisions}
+        plain, *ours = in_turn(arguments.rounds, plain=PlainLoop(head, *pixels, batch), **ways)
+        speeds = "".join(
+            f"{len(scenes) / seconds:10.1f} {plain / seconds:6.2f}x" for seconds in ours
         )
-        speeds = [f"{len(scenes) / seconds:10.1f}" for seconds in (plain, fp32, bf16)]
-        print(
-            f"training step, head {head:8} {speeds[0]:>14} {speeds[1]} {plain / fp32:6.2f}x "
-            f"{speeds[2]} {plain / bf16:6.2f}x",
-            flush=True,
-        )
+        print(f"training step, head {head:8} {len(scenes) / plain:14.1f} {speeds}", flush=True)
 
 
 if __name__ == "__main__":

@@ -321,7 +321,8 @@ def train_spade(
     made_by = generator.settings | {
         "scenes": f"{scenes.dataset} {len(scenes)}", "batch_size": batch_size, "seed": seed,
         "learning_rate": learning_rate, "schedule": schedule, "kl_weight": kl_weight,
-        "style_weight": style_weight, "head_start": head_start, "average": average,
+        "style_weight": style_weight, "head_start": head_start if style_weight else 0,
+        "average": average,
         "pictures": "any" if schedule == "constant" else pictures,
     }  # fmt: skip
     history: History = {}

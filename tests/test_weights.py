@@ -209,6 +209,13 @@ def test_the_checkpoint_of_another_training_is_refused(inputs, tmp_path):
         load_checkpoint(tmp_path / "last.pt", parts, "cpu", {})
 
 
+def test_an_option_that_came_later_was_off(tmp_path):
+    save_checkpoint(tmp_path / "last.pt", a_training(), [1], {"width": 3})
+    load_checkpoint(tmp_path / "last.pt", a_training(), "cpu", {"width": 3, "frozen": False})
+    with pytest.raises(ValueError, match="with frozen None; this one has frozen True"):
+        load_checkpoint(tmp_path / "last.pt", a_training(), "cpu", {"width": 3, "frozen": True})
+
+
 def test_the_checkpoint_of_other_settings_is_refused(tmp_path):
     save_checkpoint(tmp_path / "last.pt", a_training(), [], {"width": 3, "seed": 0})
     before = a_training()

@@ -207,7 +207,8 @@ def load_checkpoint(
     advice = "delete it to start anew, or keep this training in another folder"
     try:
         saved = state["made_by"]
-        differing = [key for key in made_by if saved.get(key) != made_by[key]]
+        # An option that an older version did not have yet was off.
+        differing = [key for key in made_by if (saved.get(key) or 0) != (made_by[key] or 0)]
         if differing:
             there, here = (
                 ", ".join(f"{key} {settings.get(key)}" for key in differing)
