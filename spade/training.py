@@ -213,9 +213,9 @@ def give_head_start(
     device = next(encoder.parameters()).device
     learning = [*encoder.parameters(), *classifier.parameters()]
     optimizer = torch.optim.Adam(learning, CLASSIFIER_RATE, betas=(0.0, 0.9))
-    z_dim = encoder.settings["z_dim"]
+    z_dim, steps = encoder.settings["z_dim"], range(pictures // batch_size)
     encoder.train()
-    for step in progress(range(pictures // batch_size), "encoder"):
+    for step in progress(steps, "encoder", hidden=not PartialState().is_main_process):
         batch = training_batch(scenes, -1 - step, batch_size, seed, z_dim, None, labels)
         _, real_pm1, noise, targets = (x.to(device) for x in batch)
         mu, logvar = encoder(real_pm1)
@@ -351,7 +351,7 @@ def train_spade(
     start = time.perf_counter()
     bar = progress(range(first, steps), "training", hidden=not accelerator.is_main_process)
     for step in bar:
-        for optimizer, rate in zip(optimizers, rates, strict=True):
+        for optimizer, rate in zip(optimizers, rates, strict=True):  # the classifier's stays
             optimizer.param_groups[0]["lr"] = rate * SCHEDULES[schedule](step / steps)
         batch = training_batch(scenes, step, batch_size, seed, generator.z_dim, accelerator, labels)
         batch = (*(x.to(memory_format=torch.channels_last) for x in batch[:2]), *batch[2:])

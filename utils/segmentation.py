@@ -142,7 +142,7 @@ class SegmentationNet(nn.Module):
         return self.head(features)[:, :, :height, :width]  # (B, 34, H, W)
 
     def freeze_backbone(self) -> None:
-        """From here on the head alone learns; a training step takes about half the time.
+        """From here on the head alone learns, and a training step is faster.
 
         The backbone's weights stay, and so do the statistics of its batch norms.
         """

@@ -371,7 +371,7 @@ def main() -> None:
         help="random, imagenet, or a file of weights; with another --head its backbone alone",
     )
     parser.add_argument(
-        "--freeze-backbone", action="store_true", help="train the head alone, in half the time"
+        "--freeze-backbone", action="store_true", help="train the head alone, which is faster"
     )
     parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--batch-size", type=int, default=32, help="all processes together")
