@@ -142,7 +142,8 @@ def show_class_scores(scores: dict[str, dict[str, float]], name: str | None = No
     axis.set(ylim=(0, 1))
     axis.set_xticks(range(len(classes)), classes, rotation=60, ha="right")
     axis.grid(axis="y", alpha=0.3)
-    axis.legend(loc="lower left")
+    # Above the bars, which reach up to 1.
+    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(scores), frameon=False)
     figure.tight_layout()
     _save(figure, name)
 
@@ -160,8 +161,9 @@ def show_models(rows: Sequence[dict], name: str | None = None) -> None:
         speeds, scores = ([row[key] for row in own] for key in ("pictures_a_second", "miou"))
         axis.plot(speeds, scores, "-", alpha=0.3)
         axis.scatter(speeds, scores, [row["parameters"] / 2e5 for row in own], label=head)
-        for row, x, y in zip(own, speeds, scores, strict=True):
-            axis.annotate(row["backbone"], (x, y), xytext=(8, 4), textcoords="offset points")
+        for place, (row, *point) in enumerate(zip(own, speeds, scores, strict=True)):
+            beside = (0, -16 if place % 2 else 8)  # in turn above and below: points lie close
+            axis.annotate(row["backbone"], point, beside, textcoords="offset points", ha="center")
     axis.margins(0.2)
     axis.set(xlabel="pictures a second", ylabel="mIoU")
     axis.legend(title="head")
