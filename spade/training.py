@@ -213,12 +213,16 @@ def give_head_start(
     device = next(encoder.parameters()).device
     learning = [*encoder.parameters(), *classifier.parameters()]
     optimizer = torch.optim.Adam(learning, CLASSIFIER_RATE, betas=(0.0, 0.9))
-    z_dim, steps = encoder.settings["z_dim"], range(pictures // batch_size)
+    augment, steps = Augmentation(scenes.size, flip=0.5), range(pictures // batch_size)
+    draw = torch.Generator().manual_seed(seed)
     encoder.train()
-    for step in progress(steps, "encoder", hidden=not PartialState().is_main_process):
-        batch = training_batch(scenes, -1 - step, batch_size, seed, z_dim, None, labels)
-        _, real_pm1, noise, targets = (x.to(device) for x in batch)
-        mu, logvar = encoder(real_pm1)
+    for _ in progress(steps, "encoder", hidden=not PartialState().is_main_process):
+        chosen = torch.randint(len(scenes), (batch_size,), generator=draw)
+        seeds = torch.randint(2**62, (batch_size,), generator=draw)
+        noise = torch.randn(batch_size, encoder.settings["z_dim"], generator=draw).to(device)
+        (image_u8,) = augment(scenes.batch(chosen.tolist())[0].to(device), seeds=seeds)
+        targets = labels[chosen].to(device)
+        mu, logvar = encoder(u8_to_pm1(image_u8))
         told = style_cross_entropy(classifier(sampled(mu, logvar, noise)), targets)
         optimizer.zero_grad()
         (style_weight * told + kl_weight * kl_divergence(mu, logvar)).backward()
