@@ -77,15 +77,22 @@ class PerceptualLoss(nn.Module):
         stages: parts of the network; each goes on from the one before it.
         weights: of each stage's difference.  None divides it by the spread of the real photo's
             features, so that no stage outweighs the others, and takes the mean.
+        texture: weight of the difference of the features' Gram matrices, see gram_matrix(), which
+            is added; the published recipe has none.
     """
 
-    def __init__(self, stages: Sequence[nn.Module], weights: Sequence[float] | None = None):
+    def __init__(
+        self,
+        stages: Sequence[nn.Module],
+        weights: Sequence[float] | None = None,
+        texture: float = 0.0,
+    ):
         super().__init__()
-        self.stages, self.weights = nn.ModuleList(stages), weights
+        self.stages, self.weights, self.texture = nn.ModuleList(stages), weights, texture
         self.requires_grad_(False).eval()
 
     @classmethod
-    def of_segmentation(cls, network: SegmentationNet) -> "PerceptualLoss":
+    def of_segmentation(cls, network: SegmentationNet, texture: float = 0.0) -> "PerceptualLoss":
         """Through the first three feature maps of one of our own segmentation networks."""
         encoder = network.encoder
         return cls(
@@ -93,11 +100,12 @@ class PerceptualLoss(nn.Module):
                 nn.Sequential(encoder.conv1, encoder.bn1, encoder.relu),
                 nn.Sequential(encoder.maxpool, encoder.layer1),
                 nn.Sequential(encoder.layer2),
-            ]
+            ],
+            texture=texture,
         )
 
     @classmethod
-    def of_vgg19(cls) -> "PerceptualLoss":
+    def of_vgg19(cls, texture: float = 0.0) -> "PerceptualLoss":
         """Through VGG-19 with its ImageNet weights (downloaded once, 548 MB), as published.
 
         Raises RuntimeError if they can't be downloaded.
@@ -116,7 +124,7 @@ class PerceptualLoss(nn.Module):
         # relu1_1, relu2_1 ... relu5_1
         cuts = (0, 2, 7, 12, 21, 30)
         stages = [layers[start:end] for start, end in pairwise(cuts)]
-        return cls(stages, (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1))
+        return cls(stages, (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1), texture)
 
     def train(self, mode: bool = True) -> "PerceptualLoss":
         return super().train(False)  # its batch norm must keep the statistics it was trained with
@@ -129,9 +137,23 @@ class PerceptualLoss(nn.Module):
             fake = stage(fake)
             with torch.no_grad():
                 real = stage(real)
+            spread = real.float().std() + 1e-6
             if self.weights is None:
-                weight = 1 / (len(self.stages) * (real.float().std() + 1e-6))
+                weight = 1 / (len(self.stages) * spread)
             else:
                 weight = self.weights[index]
             loss = loss + weight * F.l1_loss(fake.float(), real.float())
+            if self.texture:
+                grams = [gram_matrix(x / spread) for x in (fake, real)]
+                loss = loss + self.texture / len(self.stages) * F.l1_loss(*grams)
         return loss
+
+
+def gram_matrix(features: Tensor) -> Tensor:
+    """Which features occur together, wherever they are (B, C, H, W) -> (B, C, C): the texture.
+
+    Source: Gatys et al., CVPR 2016, "Image style transfer using convolutional neural networks".
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        x = features.float().flatten(2)
+        return x @ x.mT / x.shape[2]

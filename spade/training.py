@@ -537,13 +537,13 @@ def _take_over(part: nn.Module, state: dict[str, Tensor], path: Path) -> None:
         raise ValueError(f"{path} does not fit the networks to train: {reason}") from error
 
 
-def perceptual_loss(name: str) -> PerceptualLoss | None:
+def perceptual_loss(name: str, texture: float = 0.0) -> PerceptualLoss | None:
     """The loss of that name: "none", "vgg19", or the file of a segmentation network's weights."""
     if name == "none":
         return None
     if name == "vgg19":
-        return PerceptualLoss.of_vgg19()
-    return PerceptualLoss.of_segmentation(load_segmentation(name)[0])
+        return PerceptualLoss.of_vgg19(texture)
+    return PerceptualLoss.of_segmentation(load_segmentation(name)[0], texture)
 
 
 def main() -> None:
@@ -574,6 +574,9 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", choices=tuple(PRECISIONS))
     parser.add_argument(
         "--perceptual", default="none", help="none, vgg19, or weights of a segmentation network"
+    )
+    parser.add_argument(
+        "--texture-weight", type=float, default=0, help="of textures in the perceptual loss"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", default="data/cache", help="folder for decoded scenes")
@@ -618,7 +621,7 @@ def main() -> None:
         arguments.pictures,
         encoder,
         arguments.batch_size,
-        perceptual_loss(arguments.perceptual),
+        perceptual_loss(arguments.perceptual, arguments.texture_weight),
         arguments.learning_rate,
         arguments.schedule,
         arguments.kl_weight,

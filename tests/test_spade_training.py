@@ -17,6 +17,7 @@ from spade.classifier import StyleClassifier, style_labels
 from spade.losses import (
     PerceptualLoss,
     feature_matching,
+    gram_matrix,
     hinge_discriminator,
     hinge_generator,
     kl_divergence,
@@ -124,6 +125,30 @@ def test_perceptual_loss(segmenter):
     assert loss.shape == () and 0 < near.item() < 0.5 * loss.item()
     loss.backward()
     assert one.grad.abs().sum() > 0
+
+
+def test_the_texture_is_the_same_wherever_it_is(segmenter):
+    features = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    elsewhere = features.flatten(2)[:, :, torch.randperm(20)].reshape(features.shape)
+    matrix = gram_matrix(features)
+    torch.testing.assert_close(gram_matrix(elsewhere), matrix)
+    by_hand = (features[1, 0] * features[1, 2]).mean()
+    torch.testing.assert_close(matrix[1, 0, 2], by_hand)
+    # Half precision would round a difference of textures away.
+    with torch.autocast("cpu", torch.bfloat16):
+        assert gram_matrix(features.bfloat16()).dtype == torch.float32
+
+    one, other = photos(0), photos(1)
+    plain, textured = (
+        PerceptualLoss.of_segmentation(copy.deepcopy(segmenter), texture) for texture in (0, 2)
+    )
+    assert textured(one, one).item() == 0
+    expected, x, y = plain(one, other), *(losses_module.pm1_to_imagenet(p) for p in (one, other))
+    for stage in plain.stages:
+        x, y = stage(x), stage(y)
+        difference = gram_matrix(x / y.std()) - gram_matrix(y / y.std())
+        expected += 2 / 3 * difference.abs().mean()
+    torch.testing.assert_close(textured(one, other), expected)
 
 
 def test_perceptual_loss_reads_the_first_three_stages(segmenter):
@@ -601,7 +626,8 @@ def test_the_command(segmenter, tmp_path, monkeypatch, capsys):
         training.main()
 
     first = ("--size", "64x64", "--upsampling", "normal", "--pictures", 2)
-    run(*first, "--out", tmp_path / "one", "--perceptual", tmp_path / "segmentation.safetensors")
+    perceptual = ("--perceptual", tmp_path / "segmentation.safetensors", "--texture-weight", 2)
+    run(*first, "--out", tmp_path / "one", *perceptual)
     assert "perceptual" in capsys.readouterr().out
     one = spade.load_generator(tmp_path / "one" / "generator.safetensors")
     assert one.size == (64, 64) and one.settings["hidden"] == 4 and one.styles
