@@ -1,4 +1,4 @@
-"""The losses of the published recipe, each a plain function of what the networks put out.
+"""The losses of the published recipe and two more, each a plain function of what networks put out.
 
 Source: Park et al., CVPR 2019, arXiv:1903.07291, appendix A; feature matching is pix2pixHD's
 (Wang et al., CVPR 2018, arXiv:1711.11585, section 3.2).  Each is computed in float32.

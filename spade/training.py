@@ -3,9 +3,10 @@
     python -m spade.training --dataset toy --size 256x128 --pictures 20000 --out runs/generator_toy
 
 The recipe is the published one: hinge loss, feature matching, a perceptual term, a latent with its
-KL term, two time scales, a rate that falls over the second half.  A term of our own can be added:
-the latent has to tell the photo's city and time of day.  Started again, it goes on from its last
-checkpoint; `accelerate launch -m spade.training ...` trains on several GPUs.
+KL term, two time scales, a rate that falls over the second half.  Two terms that it has not can be
+added: the latent has to tell the photo's city and time of day (--style-weight), and textures are
+compared as textures (--texture-weight).  Started again, it goes on from its last checkpoint;
+`accelerate launch -m spade.training ...` trains on several GPUs.
 """
 
 import argparse
@@ -576,7 +577,7 @@ def main() -> None:
         "--perceptual", default="none", help="none, vgg19, or weights of a segmentation network"
     )
     parser.add_argument(
-        "--texture-weight", type=float, default=0, help="of textures in the perceptual loss"
+        "--texture-weight", type=float, default=0, help="of textures, in the perceptual loss"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", default="data/cache", help="folder for decoded scenes")
