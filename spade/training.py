@@ -121,10 +121,7 @@ def training_batch(
     part of the batch.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-    chosen = torch.randint(len(scenes), (batch_size,), generator=generator)
-    with_instances = bool(torch.rand((), generator=generator) < 0.5)
-    seeds = torch.randint(2**62, (batch_size,), generator=generator)
-    noise = torch.randn(batch_size, z_dim or 0, generator=generator)
+    chosen, with_instances, seeds, noise = _drawn(len(scenes), batch_size, z_dim or 0, generator)
     mine, device = slice(None), torch.device("cpu")
     if accelerator is not None:
         mine = slice(accelerator.process_index, None, accelerator.num_processes)
@@ -136,6 +133,16 @@ def training_batch(
     image_u8, *maps = augment(*(x.to(device) for x in pixels), seeds=seeds[mine])
     batch = semantics(*maps), u8_to_pm1(image_u8), noise[mine].to(device)
     return batch if labels is None else (*batch, labels[chosen[mine]].to(device))
+
+
+def _drawn(
+    count: int, batch_size: int, z_dim: int, generator: torch.Generator
+) -> tuple[Tensor, bool, Tensor, Tensor]:
+    """Which of count scenes; whether with instances; a seed for each augmentation; the noise."""
+    chosen = torch.randint(count, (batch_size,), generator=generator)
+    with_instances = bool(torch.rand((), generator=generator) < 0.5)
+    seeds = torch.randint(2**62, (batch_size,), generator=generator)
+    return chosen, with_instances, seeds, torch.randn(batch_size, z_dim, generator=generator)
 
 
 def training_step(
@@ -214,17 +221,15 @@ def give_head_start(
     device = next(encoder.parameters()).device
     learning = [*encoder.parameters(), *classifier.parameters()]
     optimizer = torch.optim.Adam(learning, CLASSIFIER_RATE, betas=(0.0, 0.9))
-    augment, steps = Augmentation(scenes.size, flip=0.5), range(pictures // batch_size)
-    draw = torch.Generator().manual_seed(seed)
+    z_dim, steps = encoder.settings["z_dim"], range(pictures // batch_size)
+    augment, generator = Augmentation(scenes.size, flip=0.5), torch.Generator().manual_seed(seed)
     encoder.train()
     for _ in progress(steps, "encoder", hidden=not PartialState().is_main_process):
-        chosen = torch.randint(len(scenes), (batch_size,), generator=draw)
-        seeds = torch.randint(2**62, (batch_size,), generator=draw)
-        noise = torch.randn(batch_size, encoder.settings["z_dim"], generator=draw).to(device)
+        chosen, _, seeds, noise = _drawn(len(scenes), batch_size, z_dim, generator)
         (image_u8,) = augment(scenes.batch(chosen.tolist())[0].to(device), seeds=seeds)
-        targets = labels[chosen].to(device)
         mu, logvar = encoder(u8_to_pm1(image_u8))
-        told = style_cross_entropy(classifier(sampled(mu, logvar, noise)), targets)
+        scores = classifier(sampled(mu, logvar, noise.to(device)))
+        told = style_cross_entropy(scores, labels[chosen].to(device))
         optimizer.zero_grad()
         (style_weight * told + kl_weight * kl_divergence(mu, logvar)).backward()
         optimizer.step()
