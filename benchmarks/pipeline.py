@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--root", help="the data set's folder")
     parser.add_argument("--segmenter", help="whose weights; by default the data set's")
     parser.add_argument("--generator", help="whose weights; by default the data set's")
+    parser.add_argument("--style", default="photo", help="see utils.pipeline.load_pipeline")
     parser.add_argument("--scenes", type=int, help="how many of the split; all by default")
     parser.add_argument("--photos", type=Path, help="time the command on this folder instead")
     arguments = parser.parse_args()
@@ -51,12 +52,12 @@ def main() -> None:
     if arguments.photos:
         folder(arguments.photos, networks)
     else:
-        split(networks, arguments.dataset, arguments.root, arguments.scenes)
+        split(networks, arguments.style, arguments.dataset, arguments.root, arguments.scenes)
 
 
-def split(networks: dict, dataset: str, root: str | None, count: int | None) -> None:
+def split(networks: dict, style: str, dataset: str, root: str | None, count: int | None) -> None:
     """Print what is left of a validation split's streets after each stage."""
-    pipeline = load_pipeline(**networks)
+    pipeline = load_pipeline(**networks, style=style)
     scenes = open_scenes(dataset, "val", root, pipeline.generator.size)
     scenes = scenes.spread(count or len(scenes))
     scenes = cached(scenes, PROJECT / "data" / "cache")
@@ -71,7 +72,7 @@ def split(networks: dict, dataset: str, root: str | None, count: int | None) -> 
         start = time.perf_counter()
         result = pipeline.run(image_u8)
         seconds += time.perf_counter() - start
-        from_truth = pipeline.run(None, true_ids)
+        from_truth = pipeline.run(image_u8, true_ids)
         maps = (result.label_ids, result.generated_label_ids, from_truth.generated_label_ids)
         for score, label_ids in zip(scores.values(), maps):
             score.update(label_ids.cpu(), true_ids)
@@ -91,7 +92,7 @@ def split(networks: dict, dataset: str, root: str | None, count: int | None) -> 
         "map": result.label_ids,
         "SPADE": result.generated_u8,
         "map again": result.generated_label_ids,
-        "from truth": pipeline.run(None, true_ids).generated_u8,
+        "from truth": pipeline.run(image_u8, true_ids).generated_u8,
     }
     show_grid({name: x.cpu() for name, x in stages.items()}, name=f"pipeline_{scenes.dataset}")
     print(f"picture: {(PICTURES / f'pipeline_{scenes.dataset}.jpg').relative_to(PROJECT)}")

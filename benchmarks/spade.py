@@ -104,14 +104,15 @@ def print_multiplications(generator: spade.SpadeGenerator, maps: list[torch.Tens
     print("             distinct neighbourhoods        gamma and beta          other")
     print("     size      3x3       5x5           plain      left         convolutions")
     sums = [0.0, 0.0, 0.0]
-    for block, step, _ in stages(generator):
+    for name, step, _ in stages(generator):
+        block = getattr(generator, name)
         around = [Neighbourhoods(label_codes(x)[:, ::step, ::step]) for x in maps]
         pixels = around[0].small_of.numel()
         small, large = (
             statistics.mean(len(numbers) for numbers in kind) / pixels
             for kind in ([a.small for a in around], [a.large[0] for a in around])
         )
-        norms = [x for name, x in block.named_children() if name.startswith("norm")]
+        norms = [x for part, x in block.named_children() if part.startswith("norm")]
         two = sum(2 * norm.mlp_gamma.weight.numel() for norm in norms)  # gamma and beta
         first = sum(norm.mlp_shared[0].weight.numel() for norm in norms)
         convolutions = [x for name, x in block.named_children() if name.startswith("conv")]

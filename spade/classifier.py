@@ -50,7 +50,7 @@ def style_labels(scenes: Scenes) -> tuple[list[list[str]], Tensor]:
     if not columns:
         raise ValueError(
             "All scenes have the same city and the same time of day: a style can't be told from "
-            "them; take more scenes, or a style_weight of 0."
+            "them; take more scenes, or give styles a weight of 0."
         )
     classes = [sorted(set(column)) for column in columns]
     labels = [

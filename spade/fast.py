@@ -199,6 +199,13 @@ def _modulated(
     return torch.addcmul(shift, x, scale, out=out).view(-1, channels)
 
 
+def _enlarged(x: Tensor, factor: int) -> Tensor:
+    """(B, h / factor, w / factor, C) -> (B, h, w, C), a copy: factor x factor pixels of each."""
+    batch, height, width, channels = x.shape
+    x = x.view(batch, height, 1, width, 1, channels).expand(-1, -1, factor, -1, factor, -1)
+    return x.reshape(batch, height * factor, width * factor, channels).clone()
+
+
 def _pieces(x: Tensor, factor: int) -> list[slice]:
     """All rows of x (B, h, w, C), a few at a time."""
     batch, height, width, channels = x.shape
@@ -279,18 +286,12 @@ def block_forward(
     return out
 
 
-def stages(generator: nn.Module) -> list[tuple[nn.Module, int, int]]:
-    """Each block of a SpadeGenerator, the map's pixels for one of its own, and its enlargement."""
-    factors = {"head_0": 1, "G_middle_0": 2, "G_middle_1": 2}
-    if generator.upsampling == "normal":
-        factors["G_middle_1"] = 1
-    factors |= dict.fromkeys(("up_0", "up_1", "up_2", "up_3"), 2)
-    if generator.upsampling == "most":
-        factors["up_4"] = 2
+def stages(generator: nn.Module) -> list[tuple[str, int, int]]:
+    """Each block of a SpadeGenerator: name, the map's pixels for one of its own, enlargement."""
     result, step = [], generator.factor
-    for name, factor in factors.items():
-        step //= factor
-        result.append((getattr(generator, name), step, factor))
+    for name, enlargement in generator.enlargements.items():
+        step //= enlargement
+        result.append((name, step, enlargement))
     return result
 
 
@@ -312,16 +313,19 @@ def fast_forward(
     Returns:
         image_pm1, (B, 3, H, W) of that dtype in -1..1.
     """
-    if generator.styled_layers and z is not None and len(z) > 1:  # a style has tables of its own
+    if generator.is_styled and z is not None and len(z) > 1:  # a style has tables of its own
         each = zip(codes[:, None], z[:, None], strict=True)
         return torch.cat([fast_forward(generator, *one, dtype) for one in each])
     step = generator.factor  # of nearest-neighbour resizing, which takes the first of each cell
     x = generator.first_features(codes_to_planes(codes[:, ::step, ::step]), z).to(dtype)
     x = x.permute(0, 2, 3, 1).contiguous()  # (B, h, w, 16 ngf)
     around = None
-    for block, step, factor in stages(generator):
+    for name, step, factor in stages(generator):
         if around is None or factor > 1:
             around = Neighbourhoods(codes[:, ::step, ::step])
-        x = block_forward(block, x, around, factor, z)
+        if name in generator.grains:
+            x = _enlarged(x, factor).add_(generator.grains[name](z).to(dtype).permute(0, 2, 3, 1))
+            factor = 1
+        x = block_forward(getattr(generator, name), x, around, factor, z)
     x = _convolved(F.leaky_relu_(x, 0.2), generator.conv_img.weight, generator.conv_img.bias)
     return x.permute(0, 3, 1, 2).tanh_()  # (B, 3, H, W)

@@ -13,6 +13,7 @@ from .semantics import SEMANTIC_CHANNELS, codes_to_planes, label_codes
 
 # How many times the start grid is doubled; the names are those of the published training option.
 DOUBLINGS = {"normal": 5, "more": 6, "most": 7}
+GRAIN_PLANES = 4
 
 
 class SpadeBlock(nn.Module):
@@ -52,6 +53,31 @@ class SpadeBlock(nn.Module):
         return shortcut + x
 
 
+class Grain(nn.Module):
+    """Planes of learned noise that the latent mixes into every channel of a block's input.
+
+    Along a wall, where the map says the same everywhere, a generator can only draw the same
+    everywhere.  This is something to make windows, bricks and the grain of asphalt from.
+
+    Args:
+        channels, height, width: of the block's input.
+        z_dim: numbers in the latent.
+
+    Source: Karras et al., CVPR 2019, arXiv:1812.04948, section 3.2.  There the noise is drawn anew
+    for each photo; here it is drawn once and learns, so that a map and a z make one photo.
+    """
+
+    def __init__(self, channels: int, height: int, width: int, z_dim: int):
+        super().__init__()
+        self.planes = nn.Parameter(torch.randn(GRAIN_PLANES, height, width))
+        self.mix = nn.Linear(z_dim, channels * GRAIN_PLANES)
+
+    def forward(self, z: Tensor | None) -> Tensor:
+        """z (B, z_dim), or None for zeros -> what is to be added, (B, channels, height, width)."""
+        mix = self.mix.bias[None] if z is None else self.mix(z)
+        return torch.einsum("bcp,phw->bchw", mix.unflatten(1, (-1, GRAIN_PLANES)), self.planes)
+
+
 class SpadeGenerator(nn.Module):
     """Draw a photo into a label map: seven residual blocks from a grid of 4x8 to 256x512.
 
@@ -69,6 +95,7 @@ class SpadeGenerator(nn.Module):
         styled_layers: z also shifts the hidden layer of every SPADE, see there.  As published
             (False) it only makes the start grid, which serves for a picture's light, while what a
             city's walls look like is lost on the way up.
+        grain: every block's input gets learned noise, see Grain; not in the published networks.
 
     Attributes:
         styles: latents by name, (z_dim,) each: the cities and times of day that it was trained on.
@@ -76,7 +103,7 @@ class SpadeGenerator(nn.Module):
 
     Raises:
         ValueError: another upsampling, a size that is no multiple of its factor, or styled_layers
-            without a latent.
+            or grain without a latent.
 
     Source: Park et al., CVPR 2019, arXiv:1903.07291, appendix A.
     """
@@ -91,10 +118,11 @@ class SpadeGenerator(nn.Module):
         semantic_channels: int = 36,
         max_channels: int | None = None,
         styled_layers: bool = False,
+        grain: bool = False,
     ):
         super().__init__()
-        if styled_layers and z_dim is None:
-            raise ValueError("styled_layers need a latent: set z_dim, 64 for example.")
+        if (styled_layers or grain) and z_dim is None:
+            raise ValueError("styled_layers and grain need a latent: set z_dim, 64 for example.")
         if upsampling not in DOUBLINGS:
             raise ValueError(f'upsampling is {upsampling!r}, expected "normal", "more" or "most".')
         size = (int(size[0]), int(size[1]))
@@ -108,12 +136,13 @@ class SpadeGenerator(nn.Module):
             "semantic_channels": semantic_channels,
             "max_channels": max_channels,
             "styled_layers": styled_layers,
+            "grain": grain,
         }
         self.styles: dict[str, Tensor] = {}
         self.history: dict[str, list] = {}
         self.upsampling = upsampling
         self.z_dim = z_dim
-        self.styled_layers = styled_layers
+        self.is_styled = styled_layers or grain  # z does more than make the start grid
         self.size = size
         self.semantic_channels = semantic_channels
         self.factor = 2 ** DOUBLINGS[upsampling]
@@ -143,6 +172,20 @@ class SpadeGenerator(nn.Module):
             self.up_4 = block(widths[3], last)
         self.conv_img = nn.Conv2d(last if upsampling == "most" else widths[3], 3, 3, padding=1)
 
+        # How much larger each block's input is than the output of the one before it.
+        self.enlargements = {"head_0": 1, "G_middle_0": 2, "G_middle_1": 2}
+        if upsampling == "normal":
+            self.enlargements["G_middle_1"] = 1
+        self.enlargements |= dict.fromkeys(("up_0", "up_1", "up_2", "up_3"), 2)
+        if upsampling == "most":
+            self.enlargements["up_4"] = 2
+        self.grains = nn.ModuleDict()
+        height, width = grid_height, grid_width
+        for name, enlargement in self.enlargements.items() if grain else ():
+            height, width = height * enlargement, width * enlargement
+            channels = getattr(self, name).norm_0.param_free_norm.num_features
+            self.grains[name] = Grain(channels, height, width, z_dim)
+
     def forward(self, semantics: Tensor, z: Tensor | None = None) -> Tensor:
         """Draw photos into semantic planes.
 
@@ -167,17 +210,11 @@ class SpadeGenerator(nn.Module):
         self._check_inputs(batch, height, width, z)
         grid = self._start_grid(height, width)
         x = self.first_features(F.interpolate(semantics, size=grid, mode="nearest"), z)
-        x = self.head_0(x, semantics, z)
-        x = self.G_middle_0(_double(x), semantics, z)  # (B, 16 ngf, 2 h, 2 w)
-        if self.upsampling != "normal":
-            x = _double(x)  # (B, 16 ngf, 4 h, 4 w); the sizes below are those of "more"
-        x = self.G_middle_1(x, semantics, z)
-        x = self.up_0(_double(x), semantics, z)  # (B, 8 ngf, H / 8, W / 8)
-        x = self.up_1(_double(x), semantics, z)  # (B, 4 ngf, H / 4, W / 4)
-        x = self.up_2(_double(x), semantics, z)  # (B, 2 ngf, H / 2, W / 2)
-        x = self.up_3(_double(x), semantics, z)  # (B, ngf, H, W)
-        if self.upsampling == "most":
-            x = self.up_4(_double(x), semantics, z)  # (B, ngf / 2, H, W)
+        # Widths and sizes for "more": 16 ngf at h, 2h and 4h, then 8 ngf at H / 8, 4 at H / 4, 2 at
+        # H / 2 and ngf at H.
+        for name, enlargement in self.enlargements.items():
+            x = F.interpolate(x, scale_factor=enlargement, mode="nearest")
+            x = getattr(self, name)(self.grained(name, x, z), semantics, z)
         return torch.tanh(self.conv_img(F.leaky_relu(x, 0.2)))  # (B, 3, H, W)
 
     @torch.no_grad()
@@ -253,6 +290,10 @@ class SpadeGenerator(nn.Module):
         z = planes.new_zeros(1, self.z_dim) if z is None else z
         return self.fc(z.expand(batch, -1)).reshape(batch, -1, height, width)
 
+    def grained(self, name: str, x: Tensor, z: Tensor | None) -> Tensor:
+        """The input x (B, C, h, w) of the block of that name, with its grain if there is any."""
+        return x + self.grains[name](z) if name in self.grains else x
+
     def _check_inputs(self, batch: int, height: int, width: int, z: Tensor | None) -> None:
         """Raise ValueError unless the size and z suit the generator."""
         self._start_grid(height, width)
@@ -283,10 +324,6 @@ class SpadeGenerator(nn.Module):
                 f"{_nearest_multiples(height, self.factor)} high."
             )
         return height // self.factor, width // self.factor
-
-
-def _double(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
 def _nearest_multiples(length: int, factor: int) -> str:

@@ -14,6 +14,7 @@ import copy
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -28,6 +29,8 @@ from spade.discriminator import MultiscaleDiscriminator
 from spade.encoder import Encoder
 from spade.generator import SpadeGenerator
 from spade.losses import (
+    PUBLISHED_WEIGHTS,
+    LossWeights,
     PerceptualLoss,
     feature_matching,
     hinge_discriminator,
@@ -50,7 +53,6 @@ from utils.training import CHECK_EVERY, PRECISIONS, diverged, make_accelerator
 from utils.weights import load_checkpoint, load_torch_file, save_checkpoint
 
 History = dict[str, list[float]]  # of each loss one value a step, already times its weight
-MATCHING_WEIGHT, PERCEPTUAL_WEIGHT, KL_WEIGHT = 10, 10, 0.05
 DISCRIMINATOR_SPEED = 4  # times the generator's learning rate
 CLASSIFIER_RATE = 1e-3  # the style classifier's learning rate, and in the head start the encoder's
 HEAD_START = 16_000  # pictures that the encoder sees with the style classifier before the training
@@ -95,8 +97,10 @@ def sampled(mu: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
 
 
 def xavier_start(network: nn.Module, gain: float = 0.02) -> None:
-    """Draw all convolutions anew as the published recipe starts: Xavier normal, gain 0.02."""
+    """Draw all weights anew as the published recipe starts: Xavier normal, gain 0.02."""
     for name, parameter in network.named_parameters():
+        if name.endswith("planes"):  # of grain: noise already
+            continue
         if parameter.dim() > 1:
             nn.init.xavier_normal_(parameter, gain)
         elif name.endswith("bias"):
@@ -152,9 +156,8 @@ def training_step(
     perceptual: PerceptualLoss | None,
     batch: tuple[Tensor, ...],
     accelerator: Accelerator,
-    kl_weight: float = KL_WEIGHT,
+    weights: LossWeights = PUBLISHED_WEIGHTS,
     classifier: nn.Module | None = None,
-    style_weight: float = 0.0,
 ) -> dict[str, Tensor]:
     """One step of the generator and one of the discriminator on the same batch -> the losses.
 
@@ -175,15 +178,15 @@ def training_step(
         fake, real = split_judgement(judge(twice, torch.cat([fake_pm1, real_pm1])))
         losses = {
             "adversarial": hinge_generator(fake),
-            "matching": MATCHING_WEIGHT * feature_matching(fake, real),
+            "matching": weights.matching * feature_matching(fake, real),
         }
         if perceptual is not None:
-            losses["perceptual"] = PERCEPTUAL_WEIGHT * perceptual(fake_pm1, real_pm1)
+            losses["perceptual"] = weights.perceptual * perceptual(fake_pm1, real_pm1)
         if mu is not None:
-            losses["kl"] = kl_weight * kl_divergence(mu.float(), logvar.float())
+            losses["kl"] = weights.kl * kl_divergence(mu.float(), logvar.float())
         if classifier is not None:
             scores = classifier(sampled(mu, logvar, noise))
-            losses["style"] = style_weight * style_cross_entropy(scores, *labels)
+            losses["style"] = weights.style * style_cross_entropy(scores, *labels)
     optimizers[0].zero_grad()
     accelerator.backward(sum(losses.values()))
     optimizers[0].step()
@@ -206,8 +209,7 @@ def give_head_start(
     labels: Tensor,
     pictures: int,
     batch_size: int,
-    style_weight: float,
-    kl_weight: float,
+    weights: LossWeights,
     seed: int,
 ) -> None:
     """Let the encoder learn to tell the styles, before a generator gets used to its latents.
@@ -231,7 +233,7 @@ def give_head_start(
         scores = classifier(sampled(mu, logvar, noise.to(device)))
         told = style_cross_entropy(scores, labels[chosen].to(device))
         optimizer.zero_grad()
-        (style_weight * told + kl_weight * kl_divergence(mu, logvar)).backward()
+        (weights.style * told + weights.kl * kl_divergence(mu, logvar)).backward()
         optimizer.step()
 
 
@@ -245,8 +247,7 @@ def train_spade(
     perceptual: PerceptualLoss | None = None,
     learning_rate: float = 1e-4,
     schedule: str = "linear",
-    kl_weight: float = KL_WEIGHT,
-    style_weight: float = 0.0,
+    weights: LossWeights = PUBLISHED_WEIGHTS,
     head_start: int = HEAD_START,
     average: float = 0.999,
     precision: str = "fp32",
@@ -267,13 +268,9 @@ def train_spade(
         perceptual: one more loss of the generator, or None.
         learning_rate: of Adam (0, 0.9); the discriminator's is four times that.
         schedule: "linear" falls to zero over the second half, "constant" does not fall.
-        kl_weight: of the latent's KL term: smaller, and z tells more; larger, and a z drawn at
-            random gives a better picture.
-        style_weight: of a term that the published recipe has not: how wrong a StyleClassifier,
-            which learns along, is about the city and the time of day that a latent comes from.
-            Without it the encoder keeps what helps most, the light, and forgets the city.
-        head_start: pictures that encoder and classifier see before the training, if there is a
-            style_weight; 0 for an encoder that has had it.
+        weights: of the losses; style needs scenes of several cities or times of day.
+        head_start: pictures that encoder and classifier see before the training, if styles
+            have a weight; 0 for an encoder that has had it.
         average: how much of the running mean is kept in a step, 0..1.
         precision: "fp32", "bf16" or "fp16" (GPUs only); weights are kept in float32.
         folder: where last.pt, a checkpoint, and previews are kept; a run that finds a checkpoint
@@ -287,8 +284,9 @@ def train_spade(
         Of each loss, already times its weight, a list with one value a step.
 
     Raises:
-        ValueError: an unknown schedule or precision, an encoder that does not fit, a style_weight
-            without an encoder or with scenes of one style, or a checkpoint of another training.
+        ValueError: an unknown schedule or precision, an encoder that does not fit, a weight of
+            styles without an encoder or with scenes of one style, or a checkpoint of another
+            training.
         FloatingPointError: a loss is no number any more; names the step and what is left.
         OSError: no room for the checkpoint; the one before it stays.
     """
@@ -299,11 +297,11 @@ def train_spade(
     network = VariationalGenerator(generator, encoder)
     learners: dict[str, nn.Module] = {"network": network, "discriminator": discriminator}
     labels = None
-    if style_weight:
+    if weights.style:
         if encoder is None:
             raise ValueError(
-                f"style_weight is {style_weight}, but a generator without a latent has no style: "
-                "expected an encoder, or a style_weight of 0."
+                f"Styles have a weight of {weights.style}, but a generator without a latent has no "
+                "style: expected an encoder, or a weight of 0."
             )
         classes, labels = style_labels(scenes)
         learners["classifier"] = StyleClassifier(classes, generator.z_dim)
@@ -318,7 +316,7 @@ def train_spade(
         torch.optim.Adam(part.parameters(), rate, betas=(0.0, 0.9))
         for part, rate in zip((network, discriminator), rates)
     ]
-    if style_weight:
+    if weights.style:
         group = {"params": learners["classifier"].parameters(), "lr": CLASSIFIER_RATE}
         optimizers[0].add_param_group(group)
     averaged = AveragedModel(network, avg_fn=_running_mean(average), use_buffers=True)
@@ -330,16 +328,16 @@ def train_spade(
     # What must not change between two parts of one training.
     made_by = generator.settings | {
         "scenes": f"{scenes.dataset} {len(scenes)}", "batch_size": batch_size, "seed": seed,
-        "learning_rate": learning_rate, "schedule": schedule, "kl_weight": kl_weight,
-        "style_weight": style_weight, "head_start": head_start if style_weight else 0,
-        "average": average,
+        "learning_rate": learning_rate, "schedule": schedule, "average": average,
+        "head_start": head_start if weights.style else 0,
         "pictures": "any" if schedule == "constant" else pictures,
     }  # fmt: skip
+    made_by |= {f"{name}_weight": weight for name, weight in asdict(weights).items()}
     history: History = {}
     folder = None if folder is None else Path(folder)
     if folder is not None and (folder / "last.pt").is_file():
         history = load_checkpoint(folder / "last.pt", parts, device, made_by)
-    elif style_weight:
+    elif weights.style:
         give_head_start(
             encoder,
             learners["classifier"],
@@ -347,8 +345,7 @@ def train_spade(
             labels,
             head_start,
             batch_size,
-            style_weight,
-            kl_weight,
+            weights,
             seed,
         )
     prepared = accelerator.prepare(*learners.values(), *optimizers)
@@ -366,8 +363,7 @@ def train_spade(
         batch = training_batch(scenes, step, batch_size, seed, generator.z_dim, accelerator, labels)
         batch = (*(x.to(memory_format=torch.channels_last) for x in batch[:2]), *batch[2:])
         losses = training_step(
-            *trained[:2], optimizers, perceptual, batch, accelerator, kl_weight,
-            *trained[2:], style_weight=style_weight,
+            *trained[:2], optimizers, perceptual, batch, accelerator, weights, *trained[2:],
         )  # fmt: skip
         waiting.append(losses)
         averaged.update_parameters(network)
@@ -500,7 +496,7 @@ def save_preview(
 def start_from(
     paths: Sequence[Path], network: VariationalGenerator, discriminator: nn.Module
 ) -> None:
-    """Take over the weights of an earlier training, in place; it may have lacked styled layers.
+    """Take over the weights of an earlier training, in place; it may have lacked styles and grain.
 
     Args:
         paths: a run's last.pt; or a generator's file and, if it has a latent, its encoder's, which
@@ -534,8 +530,10 @@ def start_from(
 
 
 def _take_over(part: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Load weights.  Styled layers that they lack begin at 0: the network draws as it did."""
-    fresh = {k: torch.zeros_like(v) for k, v in part.state_dict().items() if ".mlp_style." in k}
+    """Load weights.  Styled layers and grain that they lack begin at 0: it draws as it did."""
+    own = part.state_dict()
+    fresh = {k: torch.zeros_like(v) for k, v in own.items() if ".mlp_style." in k or ".mix." in k}
+    fresh |= {k: v for k, v in own.items() if k.endswith("planes")}
     try:
         part.load_state_dict(fresh | state)
     except (RuntimeError, TypeError) as error:
@@ -563,6 +561,7 @@ def main() -> None:
     parser.add_argument("--max-channels", type=int, default=256, help="no block is wider")
     parser.add_argument("--upsampling", default="more", choices=("normal", "more", "most"))
     parser.add_argument("--styled-layers", action="store_true", help="z in every layer")
+    parser.add_argument("--grain", action="store_true", help="learned noise in every block")
     parser.add_argument("--z-dim", type=int, default=64, help="numbers in the latent; 0 for none")
     parser.add_argument("--encoder-ngf", type=int, default=16, help="width of the encoder")
     parser.add_argument("--ndf", type=int, default=32, help="width of the discriminator")
@@ -570,9 +569,14 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8, help="all processes together")
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--schedule", default="linear", choices=tuple(SCHEDULES))
-    parser.add_argument("--kl-weight", type=float, default=KL_WEIGHT)
+    parser.add_argument("--matching-weight", type=float, default=PUBLISHED_WEIGHTS.matching)
+    parser.add_argument("--perceptual-weight", type=float, default=PUBLISHED_WEIGHTS.perceptual)
+    parser.add_argument("--kl-weight", type=float, default=PUBLISHED_WEIGHTS.kl)
     parser.add_argument(
-        "--style-weight", type=float, default=0, help="of city and time of day in the latent"
+        "--style-weight",
+        type=float,
+        default=PUBLISHED_WEIGHTS.style,
+        help="of city and time of day in z",
     )
     parser.add_argument(
         "--head-start", type=int, default=HEAD_START, help="pictures that the encoder sees first"
@@ -612,6 +616,7 @@ def main() -> None:
         arguments.hidden,
         max_channels=arguments.max_channels,
         styled_layers=arguments.styled_layers,
+        grain=arguments.grain,
     )
     encoder = Encoder(arguments.encoder_ngf, z_dim) if z_dim else None
     discriminator = MultiscaleDiscriminator(arguments.ndf)
@@ -630,8 +635,12 @@ def main() -> None:
         perceptual_loss(arguments.perceptual, arguments.texture_weight),
         arguments.learning_rate,
         arguments.schedule,
-        arguments.kl_weight,
-        arguments.style_weight,
+        LossWeights(
+            arguments.matching_weight,
+            arguments.perceptual_weight,
+            arguments.kl_weight,
+            arguments.style_weight,
+        ),
         arguments.head_start,
         precision=arguments.precision,
         folder=arguments.out,

@@ -113,6 +113,23 @@ def test_maps_by_round(pipeline):
         maps_by_round(pipeline, None, 1)
 
 
+def test_maps_by_round_from_true_maps_in_the_photos_styles(pipeline):
+    asked = []
+
+    class Spy(Pipeline):
+        def feedback(self, image_u8, rounds, label_ids=None):
+            asked.append((image_u8, label_ids))
+            return super().feedback(image_u8, rounds, label_ids)
+
+    image_u8, true_ids = torch.zeros(3, 3, 32, 64, dtype=torch.uint8), random_maps(3, 32, 64)
+    image_u8 += torch.arange(3, dtype=torch.uint8)[:, None, None, None]
+    spy = Spy(pipeline.segmenter, pipeline.generator)
+    assert torch.equal(maps_by_round(spy, image_u8, 1, true_ids, batch_size=2)[0], true_ids)
+    for image, start in zip(asked, (0, 2)):
+        assert torch.equal(image[0], image_u8[start : start + 2])
+        assert torch.equal(image[1], true_ids[start : start + 2])
+
+
 def test_agreement_with():
     maps = random_maps(3, 2, 4, 5)
     shares = agreement_with(maps, maps[1])

@@ -5,7 +5,7 @@ import torch
 
 import spade
 from utils import pipeline as module
-from utils.images import save_image
+from utils.images import save_image, u8_to_pm1
 from utils.pipeline import Pipeline, PipelineResult, agreement, load_pipeline
 from utils.segmentation import SegmentationNet, save_segmentation
 
@@ -133,6 +133,23 @@ def test_a_style_and_a_precision_reach_every_generated_photo(styled):
     assert not torch.equal(one.generated_u8, styled.run(None, label_ids).generated_u8)
 
 
+def test_every_photo_in_its_own_style(styled):
+    torch.manual_seed(0)
+    encoder = spade.Encoder(ngf=2, z_dim=3).eval()
+    pipeline = Pipeline(styled.segmenter, styled.generator, encoder=encoder)
+    image_u8, label_ids = photos(2, 3, 64, 64), maps(2, 64, 64)
+    with torch.no_grad():
+        z = encoder(u8_to_pm1(image_u8))[0]
+    draw = styled.generator.synthesize
+    one, two = pipeline.feedback(image_u8, 2)
+    assert torch.equal(one.generated_u8, draw(one.label_ids, z=z))
+    assert torch.equal(two.generated_u8, draw(two.label_ids, z=z)), "the first photo's style stays"
+    assert torch.equal(pipeline.run(image_u8, label_ids).generated_u8, draw(label_ids, z=z))
+    assert agreement(pipeline.run(image_u8[1]).generated_u8, one.generated_u8[1]).min() > 0.98
+    assert torch.equal(pipeline.run(None, label_ids).generated_u8, draw(label_ids))
+    assert pipeline.settings()["style"] != styled.settings()["style"]
+
+
 def test_stream(pipeline):
     image_u8 = photos(5, 3, 64, 64)
     asked = []
@@ -168,6 +185,20 @@ def test_load_pipeline_from_files(styled, tmp_path):
     assert agreement(loaded.run(None, label_ids).generated_u8, expected).min() > 0.98
     with pytest.raises(ValueError, match="no style 'dusk'; its styles: "):
         load_pipeline(segmenter, generator, "dusk")
+    with pytest.raises(FileNotFoundError, match="encoder that reads a photo's style is not beside"):
+        load_pipeline(segmenter, generator)
+    assert load_pipeline(segmenter, generator, "mean").encoder is None
+    spade.save_encoder(spade.Encoder(ngf=2, z_dim=3), tmp_path / "encoder.safetensors")
+    assert load_pipeline(segmenter, generator).encoder.settings["z_dim"] == 3
+
+
+def test_a_generator_without_a_latent_has_a_single_style(pipeline, tmp_path):
+    generator, segmenter = tmp_path / "generator.safetensors", tmp_path / "net.safetensors"
+    spade.save_generator(pipeline.generator, generator)
+    save_segmentation(pipeline.segmenter, segmenter)
+    for style in ("photo", "mean"):
+        loaded = load_pipeline(segmenter, generator, style)
+        assert loaded.encoder is None and loaded.z is None
     with pytest.raises(FileNotFoundError, match="no generator weights for atlantis yet"):
         load_pipeline(segmenter, "atlantis")
 

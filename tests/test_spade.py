@@ -270,9 +270,9 @@ def test_precision(generator):
         generator.synthesize(label_ids, precision="fp8")
 
 
-@pytest.mark.parametrize("styled_layers", [False, True])
-def test_latent(styled_layers):
-    generator = small_generator(z_dim=3, styled_layers=styled_layers)
+@pytest.mark.parametrize("more", [{}, {"styled_layers": True}, {"grain": True}], ids=str)
+def test_latent(more):
+    generator = small_generator(z_dim=3, **more)
     label_ids = random_label_ids(2, 8, 8)
     z = torch.tensor([[0.0, 0, 0], [3, -3, 3]])
     drawn = generator.synthesize(label_ids, z=z)
@@ -282,6 +282,17 @@ def test_latent(styled_layers):
         generator.synthesize(label_ids, z=z[0])
     with pytest.raises(ValueError, match="128x64.*has a latent.*resize the map to 64x64"):
         generator.synthesize(random_label_ids(8, 16))
+
+
+@pytest.mark.parametrize("grain", [False, True])
+def test_grain_makes_a_wall_uneven(grain):
+    generator, inputs = small_generator(z_dim=3, grain=grain), []
+    generator.up_3.register_forward_pre_hook(lambda block, args: inputs.append(args[0]))
+    with torch.no_grad():
+        generator(spade.semantics(torch.full((64, 64), 11)))
+    cells = inputs[0].unflatten(2, (-1, 2)).unflatten(4, (-1, 2))  # of 2x2 pixels, just doubled
+    uneven = (cells.amax((3, 5)) - cells.amin((3, 5))).min()
+    assert uneven > 0 if grain else uneven == 0
 
 
 def test_latent_for_a_generator_without_one(generator):
@@ -297,8 +308,10 @@ def test_sizes_that_do_not_work(generator):
         spade.SpadeGenerator(ngf=1, upsampling="normal", size=(10, 64))
     with pytest.raises(ValueError, match="upsampling is 'max', expected \"normal\""):
         spade.SpadeGenerator(ngf=1, upsampling="max")
-    with pytest.raises(ValueError, match="styled_layers need a latent: set z_dim"):
+    with pytest.raises(ValueError, match="styled_layers and grain need a latent: set z_dim"):
         spade.SpadeGenerator(ngf=1, styled_layers=True)
+    with pytest.raises(ValueError, match="styled_layers and grain need a latent: set z_dim"):
+        spade.SpadeGenerator(ngf=1, grain=True)
     with pytest.raises(ValueError, match=r"shape \(1, 35, 64, 64\), expected \(B, 36, H, W\)"):
         generator(torch.zeros(1, 35, 64, 64))
 

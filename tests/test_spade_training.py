@@ -15,6 +15,7 @@ from spade import losses as losses_module
 from spade import training
 from spade.classifier import StyleClassifier, style_labels
 from spade.losses import (
+    LossWeights,
     PerceptualLoss,
     feature_matching,
     gram_matrix,
@@ -269,7 +270,7 @@ def test_the_encoder_learns_to_tell_city_and_time_of_day(streets):
     batch = training_batch(streets, 0, 4, 0, 3, labels=labels)
     arguments = (network, discriminator, optimizers, None, batch, training.Accelerator())
     style = [
-        training.training_step(*arguments, classifier=classifier, style_weight=20)["style"]
+        training.training_step(*arguments, LossWeights(style=20), classifier)["style"]
         for _ in range(20)
     ]
     assert style[-1] < 0.5 * style[0]
@@ -287,7 +288,8 @@ def test_a_head_start(streets):
 
     before = told()
     assert before == pytest.approx(sum(math.log(len(names)) for names in classes))
-    give_head_start(encoder, classifier, streets, labels, 640, 4, 5.0, 0.02, seed=0)
+    weights = LossWeights(kl=0.02, style=5)
+    give_head_start(encoder, classifier, streets, labels, 640, 4, weights, seed=0)
     assert told() < 0.5 * before
 
 
@@ -331,8 +333,12 @@ def test_without_a_latent(streets):
     assert list(history) == ["adversarial", "matching", "discriminator"]
     with pytest.raises(ValueError, match="z_dim is None, the encoder's 3: expected the same"):
         VariationalGenerator(generator, tiny_networks()[2])
-    with pytest.raises(ValueError, match="style_weight is 1, but a generator without a latent"):
-        train_spade(generator, tiny_networks()[1], streets, 2, batch_size=2, style_weight=1)
+    with pytest.raises(
+        ValueError, match="Styles have a weight of 1, but a generator without a latent"
+    ):
+        train_spade(
+            generator, tiny_networks()[1], streets, 2, batch_size=2, weights=LossWeights(style=1)
+        )
     with pytest.raises(ValueError, match="z_dim is 3, the encoder's None"):
         train_spade(*tiny_networks()[:2], streets, 2)
 
@@ -412,7 +418,7 @@ def test_the_running_mean_by_hand():
 
 def test_interrupted_and_resumed_equals_uninterrupted(streets, tmp_path, monkeypatch, capsys):
     settings = {"batch_size": 2, "save_every": 2, "folder": tmp_path / "run", "precision": "bf16"}
-    settings |= {"style_weight": 1.0, "head_start": 8}
+    settings |= {"weights": LossWeights(style=1), "head_start": 8}
     whole = tiny_networks()
     expected = train(whole, streets, 8, **settings | {"folder": None})
     assert capsys.readouterr().out == ""
@@ -437,7 +443,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(streets, tmp_path, monkeyp
     with pytest.raises(
         ValueError, match=r"last\.pt is the checkpoint of another training, with kl"
     ):
-        train(tiny_networks(), streets, 8, kl_weight=1.0, **settings)
+        train(tiny_networks(), streets, 8, **settings | {"weights": LossWeights(kl=1, style=1)})
 
 
 def test_a_loss_that_is_no_number(streets, tmp_path, monkeypatch):
@@ -507,11 +513,13 @@ def test_starting_from_files_of_weights(streets, tmp_path):
     with pytest.raises(ValueError, match="generator.safetensors does not fit the networks to tra"):
         start_from(paths, other, discriminator)
     # Weights that the file lacks begin at zero: the picture is the one without them.
-    settings = generator.settings | {"styled_layers": True}
+    settings = generator.settings | {"styled_layers": True, "grain": True}
     styled = VariationalGenerator(spade.SpadeGenerator(**settings), tiny_networks()[2])
     start_from(paths, styled, discriminator)
-    added = [weight for key, weight in styled.named_parameters() if "mlp_style" in key]
+    named = dict(styled.named_parameters())
+    added = [weight for key, weight in named.items() if "mlp_style" in key or ".mix." in key]
     assert added and not any(weight.any() for weight in added)
+    assert named["generator.grains.up_3.planes"].std() > 0.9, "something to mix in later"
 
 
 # ------------------------------------------------------------------------------ styles

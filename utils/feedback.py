@@ -116,8 +116,9 @@ def maps_by_round(
     """Feed generated photos back in, scene by scene, with a progress bar.
 
     Args:
-        image_u8: (B, 3, H, W): the photos to start from; or None, and
-        label_ids: (B, H, W), label ids 0..33: the maps to start from, true ones for example.
+        image_u8: (B, 3, H, W): the photos to start from, or None.
+        label_ids: (B, H, W), label ids 0..33: the maps to start from, true ones for example; the
+            photos then give their style, or nothing.
         batch_size: how many scenes go through at a time.
 
     Returns:
@@ -127,8 +128,8 @@ def maps_by_round(
     if starts is None:
         raise ValueError("There is nothing to start from: pass image_u8 or label_ids.")
     maps = []
-    for start in progress(starts.split(batch_size), f"{rounds} rounds"):
-        photos, ids = (start, None) if label_ids is None else (None, start)
+    for part in progress(torch.arange(len(starts)).split(batch_size), f"{rounds} rounds"):
+        photos, ids = (None if start is None else start[part] for start in (image_u8, label_ids))
         results = pipeline.feedback(photos, rounds, ids)
         seen = [results[0].label_ids, *(result.generated_label_ids for result in results)]
         maps.append(torch.stack(seen).cpu())

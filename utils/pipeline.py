@@ -21,11 +21,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from spade import SpadeGenerator, load_generator
+from spade import Encoder, SpadeGenerator, load_encoder, load_generator
+from utils.images import u8_to_pm1
 from utils.labels import check_label_ids
 from utils.progress import progress
 from utils.segmentation import SegmentationNet, load_segmentation
 from utils.weights import find_weights
+
+PHOTO_STYLE, MEAN_STYLE = "photo", "mean"  # beside the names of a generator's own styles
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Pipeline:
         z: (1, z_dim) float, the style of all generated photos; None is the mean style, and the only
             choice for a generator without a latent.  generator.style(name) gives one by name.
         precision: the generator's, "exact" or "bf16".
+        encoder: the one that the generator was trained with.  With it every photo that goes in is
+            drawn in its own style, round after round; z is for maps that come without a photo.
     """
 
     def __init__(
@@ -60,8 +65,9 @@ class Pipeline:
         generator: SpadeGenerator,
         z: Tensor | None = None,
         precision: str = "exact",
+        encoder: Encoder | None = None,
     ):
-        self.segmenter, self.generator = segmenter, generator
+        self.segmenter, self.generator, self.encoder = segmenter, generator, encoder
         self.z, self.precision = z, precision
 
     def run(self, image_u8: Tensor | None, label_ids: Tensor | None = None) -> PipelineResult:
@@ -92,13 +98,22 @@ class Pipeline:
             label_ids = self.segmenter.predict(image_u8)
         else:
             raise ValueError("There is nothing to start from: pass image_u8, label_ids, or both.")
+        z = self.style_of(image_u8)
         results = []
         for _ in range(rounds):
-            generated_u8 = self.generator.synthesize(label_ids, z=self.z, precision=self.precision)
+            generated_u8 = self.generator.synthesize(label_ids, z=z, precision=self.precision)
             generated_label_ids = self.segmenter.predict(generated_u8)
             results.append(PipelineResult(image_u8, label_ids, generated_u8, generated_label_ids))
             image_u8, label_ids = generated_u8, generated_label_ids
         return results
+
+    @torch.no_grad()
+    def style_of(self, image_u8: Tensor | None) -> Tensor | None:
+        """The z that photos, (3, H, W) or (B, 3, H, W) uint8, are drawn with: (1 or B, z_dim)."""
+        if image_u8 is None or self.encoder is None:
+            return self.z
+        image_u8 = image_u8.to(next(self.encoder.parameters()).device)
+        return self.encoder(u8_to_pm1(image_u8.reshape(-1, *image_u8.shape[-3:])))[0]
 
     def stream(self, batches: Iterable[Tensor]) -> Iterator[PipelineResult]:
         """run() for each batch of photos (B, 3, H, W) in turn, with a progress bar.
@@ -114,37 +129,52 @@ class Pipeline:
         return {
             "segmenter": _hash_of_weights(self.segmenter),
             "generator": _hash_of_weights(self.generator),
-            "style": "mean" if self.z is None else _hash({"z": self.z}),
+            "style": self._style_settings(),
             "precision": self.precision,
             "size": f"{width}x{height}",
         }
+
+    def _style_settings(self) -> str:
+        style = MEAN_STYLE if self.z is None else _hash({"z": self.z})
+        if self.encoder is None:
+            return style
+        return f"{PHOTO_STYLE} {_hash_of_weights(self.encoder)}, {style} without one"
 
 
 def load_pipeline(
     segmenter: str | Path,
     generator: str | Path,
-    style: str | None = None,
+    style: str = PHOTO_STYLE,
     precision: str = "exact",
     device: torch.device | str | None = None,
 ) -> Pipeline:
-    """Read both networks.
+    """Read both networks, and the encoder that takes the style from a photo.
 
     Args:
         segmenter, generator: each the data set that it was trained on ("toy", "camvid",
             "cityscapes"; see utils.weights.find_weights) or the path of its weights.
-        style: the name of one of the generator's styles; None is the mean style.
+        style: "photo" draws each photo in its own style, by the encoder whose file lies beside the
+            generator's; "mean" draws all of them in the mean style; or the name of one of the
+            generator's styles.  Without a latent, as published for Cityscapes, a generator has a
+            single style: "photo" and "mean" are that one.
         precision: see Pipeline.
         device: a GPU where there is one, by default.
 
     Raises:
-        FileNotFoundError: there are no such weights; says how to get them.
+        FileNotFoundError: there are no such weights (says how to get them), or style is "photo" and
+            there is no encoder.
         ValueError: a file holds something else, or there is no such style.
     """
     device = device or Accelerator().device
     segmenter_net, _ = load_segmentation(_weights_file("segmentation", segmenter))
-    generator_net = load_generator(_weights_file("generator", generator)).to(device)
-    z = None if style is None else generator_net.style(style)
-    return Pipeline(segmenter_net.to(device), generator_net, z, precision)
+    path = _weights_file("generator", generator)
+    generator_net = load_generator(path).to(device)
+    z, encoder = None, None
+    if style not in (PHOTO_STYLE, MEAN_STYLE):
+        z = generator_net.style(style)
+    elif style == PHOTO_STYLE and generator_net.z_dim is not None:
+        encoder = load_encoder(_encoder_file(path)).to(device)
+    return Pipeline(segmenter_net.to(device), generator_net, z, precision, encoder)
 
 
 def agreement(first_ids: Tensor, second_ids: Tensor) -> Tensor:
@@ -159,6 +189,18 @@ def agreement(first_ids: Tensor, second_ids: Tensor) -> Tensor:
 
 def _weights_file(network: str, source: str | Path) -> Path:
     return Path(source) if Path(source).suffix else find_weights(network, str(source))
+
+
+def _encoder_file(generator: Path) -> Path:
+    """The encoder beside a generator: they are trained, saved and bundled together."""
+    encoder = generator.with_name(generator.name.replace("generator", "encoder"))
+    if encoder == generator or not encoder.is_file():
+        raise FileNotFoundError(
+            f"{generator} takes its style from a latent, but the encoder that reads a photo's "
+            f"style is not beside it (looked for {encoder.name}, a generator's name with "
+            '"encoder" in it): put it there, or choose another style: "mean", or one by name.'
+        )
+    return encoder
 
 
 def _hash_of_weights(network: nn.Module) -> str:
@@ -189,7 +231,11 @@ def main(arguments: list[str] | None = None) -> int:
     named = "a data set (toy, camvid, cityscapes) or a file of weights"
     parser.add_argument("--segmenter", default="toy", help=named)
     parser.add_argument("--generator", default="toy", help=named)
-    parser.add_argument("--style", help="the name of one of the generator's styles")
+    parser.add_argument(
+        "--style",
+        default=PHOTO_STYLE,
+        help='"photo" (the default): each photo\'s own; "mean"; or one that the generator knows',
+    )
     parser.add_argument("--precision", default="exact", choices=("exact", "bf16"))
     parser.add_argument("--batch-size", type=int, default=8)
     options = parser.parse_args(arguments)

@@ -56,8 +56,9 @@ def show_grid(
             axis.set_axis_off()
         for axis, picture in zip(line, pictures, strict=False):
             axis.imshow(_as_rgb(picture), interpolation="nearest", aspect="auto")
+        beside = -0.04 / cell, 0.5  # 0.04 inches from the picture, however wide that is
         line[0].text(
-            -0.02, 0.5, row, transform=line[0].transAxes, rotation=90, ha="right", va="center"
+            *beside, row, transform=line[0].transAxes, rotation=90, ha="right", va="center"
         )
     for axis, title in zip(axes[0], titles or (), strict=False):
         axis.set_title(title, fontsize=10)
