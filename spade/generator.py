@@ -1,5 +1,7 @@
 """The generator: from a label map to a photo."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,8 +13,14 @@ from .fast import fast_forward
 from .normalization import SPADE, SpectralNormConv2d
 from .semantics import SEMANTIC_CHANNELS, codes_to_planes, label_codes
 
-# How many times the start grid is doubled; the names are those of the published training option.
-DOUBLINGS = {"normal": 5, "more": 6, "most": 7}
+BLOCKS = ("head_0", "G_middle_0", "G_middle_1", "up_0", "up_1", "up_2", "up_3", "up_4")
+# How much larger the input of each block is than what the one before it put out; the names are
+# those of the published training option.
+ENLARGEMENTS = {
+    "normal": (1, 2, 1, 2, 2, 2, 2),
+    "more": (1, 2, 2, 2, 2, 2, 2),
+    "most": (1, 2, 2, 2, 2, 2, 2, 2),
+}
 GRAIN_PLANES = 4
 
 
@@ -123,7 +131,7 @@ class SpadeGenerator(nn.Module):
         super().__init__()
         if (styled_layers or grain) and z_dim is None:
             raise ValueError("styled_layers and grain need a latent: set z_dim, 64 for example.")
-        if upsampling not in DOUBLINGS:
+        if upsampling not in ENLARGEMENTS:
             raise ValueError(f'upsampling is {upsampling!r}, expected "normal", "more" or "most".')
         size = (int(size[0]), int(size[1]))
         # All that a saved file needs besides the weights.
@@ -145,7 +153,8 @@ class SpadeGenerator(nn.Module):
         self.is_styled = styled_layers or grain  # z does more than make the start grid
         self.size = size
         self.semantic_channels = semantic_channels
-        self.factor = 2 ** DOUBLINGS[upsampling]
+        self.enlargements = dict(zip(BLOCKS, ENLARGEMENTS[upsampling], strict=False))
+        self.factor = math.prod(self.enlargements.values())
         grid_height, grid_width = self._start_grid(height=size[1], width=size[0])
 
         # Of the start, of up_0 .. up_3, and of up_4.
@@ -172,19 +181,13 @@ class SpadeGenerator(nn.Module):
             self.up_4 = block(widths[3], last)
         self.conv_img = nn.Conv2d(last if upsampling == "most" else widths[3], 3, 3, padding=1)
 
-        # How much larger each block's input is than the output of the one before it.
-        self.enlargements = {"head_0": 1, "G_middle_0": 2, "G_middle_1": 2}
-        if upsampling == "normal":
-            self.enlargements["G_middle_1"] = 1
-        self.enlargements |= dict.fromkeys(("up_0", "up_1", "up_2", "up_3"), 2)
-        if upsampling == "most":
-            self.enlargements["up_4"] = 2
         self.grains = nn.ModuleDict()
-        height, width = grid_height, grid_width
-        for name, enlargement in self.enlargements.items() if grain else ():
-            height, width = height * enlargement, width * enlargement
-            channels = getattr(self, name).norm_0.param_free_norm.num_features
-            self.grains[name] = Grain(channels, height, width, z_dim)
+        if grain:
+            height, width = grid_height, grid_width
+            for name, enlargement in self.enlargements.items():
+                height, width = height * enlargement, width * enlargement
+                channels = getattr(self, name).norm_0.param_free_norm.num_features
+                self.grains[name] = Grain(channels, height, width, z_dim)
 
     def forward(self, semantics: Tensor, z: Tensor | None = None) -> Tensor:
         """Draw photos into semantic planes.
@@ -210,8 +213,8 @@ class SpadeGenerator(nn.Module):
         self._check_inputs(batch, height, width, z)
         grid = self._start_grid(height, width)
         x = self.first_features(F.interpolate(semantics, size=grid, mode="nearest"), z)
-        # Widths and sizes for "more": 16 ngf at h, 2h and 4h, then 8 ngf at H / 8, 4 at H / 4, 2 at
-        # H / 2 and ngf at H.
+        # With "more" and no cap: 16 ngf at h, 2 h and 4 h, then 8 ngf at H / 8, 4 ngf at H / 4,
+        # 2 ngf at H / 2 and ngf at H.
         for name, enlargement in self.enlargements.items():
             x = F.interpolate(x, scale_factor=enlargement, mode="nearest")
             x = getattr(self, name)(self.grained(name, x, z), semantics, z)

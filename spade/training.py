@@ -339,14 +339,7 @@ def train_spade(
         history = load_checkpoint(folder / "last.pt", parts, device, made_by)
     elif weights.style:
         give_head_start(
-            encoder,
-            learners["classifier"],
-            scenes,
-            labels,
-            head_start,
-            batch_size,
-            weights,
-            seed,
+            encoder, learners["classifier"], scenes, labels, head_start, batch_size, weights, seed
         )
     prepared = accelerator.prepare(*learners.values(), *optimizers)
     trained, optimizers = prepared[: len(learners)], prepared[len(learners) :]
