@@ -12,6 +12,7 @@ from utils.painting import (
     Painting,
     class_id,
     class_names,
+    daylight,
     draw_street,
     empty_street,
     fill_mask,
@@ -264,6 +265,13 @@ def test_draw_street_brings_a_map_to_the_generators_size(generator):
     assert small.shape == (3, 64, 128)
     with pytest.raises(ValueError, match="the map is 96x64 .* makes 128x64: cut"):
         draw_street(generator, empty_street((96, 64)))
+
+
+def test_daylight_is_the_style_of_a_bright_day_if_there_is_one():
+    known = SpadeGenerator(ngf=1, hidden=1, size=(64, 64), z_dim=1)
+    for names, expected in (("Aha dusk day", "day"), ("night noon day", "noon"), ("night", None)):
+        known.styles = {name: torch.zeros(1) for name in names.split()}
+        assert daylight(known) == expected
 
 
 def test_an_unknown_style(generator):

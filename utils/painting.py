@@ -311,6 +311,11 @@ def at_size(
     return resize_map(label_ids, size)
 
 
+def daylight(generator: SpadeGenerator) -> str | None:
+    """The name of the generator's style of a bright day, or None if it knows no such."""
+    return next((name for name in ("noon", "day") if name in generator.styles), None)
+
+
 def draw_street(
     generator: SpadeGenerator,
     label_ids: torch.Tensor,

@@ -30,6 +30,7 @@ from utils.painting import (
     at_size,
     class_id,
     class_names,
+    daylight,
     draw_street,
     remove_class,
     save_street,
@@ -58,9 +59,9 @@ def _url(picture: torch.Tensor) -> str:
 
 
 def _style_choice(generator: SpadeGenerator) -> dict:
-    """Options and value of a dropdown of a generator's styles; a named one is chosen first."""
+    """Options and value of a dropdown of a generator's styles; at first daylight, or any name."""
     options = [*generator.styles, MEAN_STYLE]
-    return {"options": options, "value": options[0]}
+    return {"options": options, "value": daylight(generator) or options[0]}
 
 
 def _draw(generator: SpadeGenerator, label_ids: torch.Tensor, style: str, precision="exact"):
