@@ -199,11 +199,13 @@ def _modulated(
     return torch.addcmul(shift, x, scale, out=out).view(-1, channels)
 
 
-def _enlarged(x: Tensor, factor: int) -> Tensor:
-    """(B, h / factor, w / factor, C) -> (B, h, w, C), a copy: factor x factor pixels of each."""
+def _grained(x: Tensor, grain: nn.Module, factor: int, z: Tensor | None) -> Tensor:
+    """x (B, h / factor, w / factor, C), enlarged, and one style's Grain added -> (B, h, w, C)."""
     batch, height, width, channels = x.shape
-    x = x.view(batch, height, 1, width, 1, channels).expand(-1, -1, factor, -1, factor, -1)
-    return x.reshape(batch, height * factor, width * factor, channels).clone()
+    added = grain.planes.permute(1, 2, 0) @ grain.shares(z)[0].t()  # (h, w, C)
+    added = added.to(x.dtype).view(height, factor, width, factor, channels)
+    x = x.view(batch, height, 1, width, 1, channels) + added
+    return x.view(batch, height * factor, width * factor, channels)
 
 
 def _pieces(x: Tensor, factor: int) -> list[slice]:
@@ -324,8 +326,7 @@ def fast_forward(
         if around is None or factor > 1:
             around = Neighbourhoods(codes[:, ::step, ::step])
         if name in generator.grains:
-            x = _enlarged(x, factor).add_(generator.grains[name](z).to(dtype).permute(0, 2, 3, 1))
-            factor = 1
+            x, factor = _grained(x, generator.grains[name], factor, z), 1
         x = block_forward(getattr(generator, name), x, around, factor, z)
     x = _convolved(F.leaky_relu_(x, 0.2), generator.conv_img.weight, generator.conv_img.bias)
     return x.permute(0, 3, 1, 2).tanh_()  # (B, 3, H, W)

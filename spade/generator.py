@@ -80,10 +80,14 @@ class Grain(nn.Module):
         self.planes = nn.Parameter(torch.randn(GRAIN_PLANES, height, width))
         self.mix = nn.Linear(z_dim, channels * GRAIN_PLANES)
 
-    def forward(self, z: Tensor | None) -> Tensor:
-        """z (B, z_dim), or None for zeros -> what is to be added, (B, channels, height, width)."""
+    def shares(self, z: Tensor | None) -> Tensor:
+        """What each channel gets of each plane: z (B, z_dim), or None for zeros -> (B, C, 4)."""
         mix = self.mix.bias[None] if z is None else self.mix(z)
-        return torch.einsum("bcp,phw->bchw", mix.unflatten(1, (-1, GRAIN_PLANES)), self.planes)
+        return mix.unflatten(1, (-1, GRAIN_PLANES))
+
+    def forward(self, z: Tensor | None) -> Tensor:
+        """z (B, z_dim) or None -> what is to be added, (B, channels, height, width)."""
+        return torch.einsum("bcp,phw->bchw", self.shares(z), self.planes)
 
 
 class SpadeGenerator(nn.Module):
