@@ -42,22 +42,23 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, help="how many of the split; all by default")
     parser.add_argument("--photos", type=Path, help="time the command on this folder instead")
     arguments = parser.parse_args()
-    networks = {
+    options = {
         "segmenter": arguments.segmenter or arguments.dataset,
         "generator": arguments.generator or arguments.dataset,
+        "style": arguments.style,
     }
     print(machine())
-    for network, dataset in zip(("segmentation", "generator"), networks.values()):
+    for network, dataset in zip(("segmentation", "generator"), options.values()):
         print(f"{network:12} {find_weights(network, dataset).relative_to(PROJECT)}")
     if arguments.photos:
-        folder(arguments.photos, networks)
+        folder(arguments.photos, options)
     else:
-        split(networks, arguments.style, arguments.dataset, arguments.root, arguments.scenes)
+        split(options, arguments.dataset, arguments.root, arguments.scenes)
 
 
-def split(networks: dict, style: str, dataset: str, root: str | None, count: int | None) -> None:
+def split(options: dict, dataset: str, root: str | None, count: int | None) -> None:
     """Print what is left of a validation split's streets after each stage."""
-    pipeline = load_pipeline(**networks, style=style)
+    pipeline = load_pipeline(**options)
     scenes = open_scenes(dataset, "val", root, pipeline.generator.size)
     scenes = scenes.spread(count or len(scenes))
     scenes = cached(scenes, PROJECT / "data" / "cache")
@@ -98,11 +99,11 @@ def split(networks: dict, style: str, dataset: str, root: str | None, count: int
     print(f"picture: {(PICTURES / f'pipeline_{scenes.dataset}.jpg').relative_to(PROJECT)}")
 
 
-def folder(photos: Path, networks: dict) -> None:
+def folder(photos: Path, options: dict) -> None:
     """Time the command on a folder of photos; kill it halfway, and compare what comes of that."""
     count = len(open_photos(photos))
-    options = [f"--{network}={dataset}" for network, dataset in networks.items()]
-    command = [sys.executable, "-m", "utils.pipeline", str(photos.resolve()), *options, "--out"]
+    given = [f"--{name}={value}" for name, value in options.items()]
+    command = [sys.executable, "-m", "utils.pipeline", str(photos.resolve()), *given, "--out"]
     print(f"{count} photos of {photos.name}")
     with tempfile.TemporaryDirectory() as temporary:
         whole, killed = Path(temporary, "whole"), Path(temporary, "killed")

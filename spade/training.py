@@ -356,8 +356,8 @@ def train_spade(
         batch = training_batch(scenes, step, batch_size, seed, generator.z_dim, accelerator, labels)
         batch = (*(x.to(memory_format=torch.channels_last) for x in batch[:2]), *batch[2:])
         losses = training_step(
-            *trained[:2], optimizers, perceptual, batch, accelerator, weights, *trained[2:],
-        )  # fmt: skip
+            *trained[:2], optimizers, perceptual, batch, accelerator, weights, *trained[2:]
+        )
         waiting.append(losses)
         averaged.update_parameters(network)
         seen = (step + 1) * batch_size
