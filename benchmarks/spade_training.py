@@ -23,7 +23,7 @@ from spade.losses import (
     kl_divergence,
     split_judgement,
 )
-from spade.training import train_spade, training_batch, xavier_start
+from spade.training import Recipe, train_spade, training_batch, xavier_start
 from utils.cache import cached
 from utils.files import PROJECT
 from utils.scenes import open_scenes
@@ -106,8 +106,8 @@ class OurTraining(Networks):
             self.scenes,
             STEPS * self.batch,
             self.encoder,
-            self.batch,
             self.perceptual,
+            Recipe(self.batch),
             precision=self.precision,
         )
 

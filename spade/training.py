@@ -14,7 +14,7 @@ import copy
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -60,6 +60,47 @@ _POINTS = 200  # of a curve, where the history goes with the weights
 
 # How much of the learning rate is left after this share of the training, 0..1.
 SCHEDULES = {"linear": lambda done: min(1.0, 2 - 2 * done), "constant": lambda done: 1.0}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How networks are trained; it can't change between two parts of one training.
+
+    The published recipe by default, with smaller batches.
+
+    Attributes:
+        batch_size: pictures a step, all processes together.
+        learning_rate: of Adam (0, 0.9); the discriminator's is four times that.
+        schedule: "linear" falls to zero over the second half, "constant" does not fall.
+        weights: of the losses; style needs scenes of several cities or times of day.
+        head_start: pictures that encoder and classifier see before the training, if there is a
+            classifier; 0 for those that have had it.
+        average: how much of the running mean of the weights is kept in a step, 0..1.
+        seed: of the order of the scenes, their augmentation, and the noise of the latent.
+
+    Raises ValueError if there is no such schedule.
+    """
+
+    batch_size: int = 8
+    learning_rate: float = 1e-4
+    schedule: str = "linear"
+    weights: LossWeights = PUBLISHED_WEIGHTS
+    head_start: int = HEAD_START
+    average: float = 0.999
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.schedule not in SCHEDULES:
+            known = ", ".join(SCHEDULES)
+            raise ValueError(f"There is no schedule {self.schedule!r}: expected {known}.")
+
+    def learning_rates(self, done: float) -> tuple[float, float]:
+        """Of the generator and of the discriminator after this share of the training, 0..1."""
+        rate = self.learning_rate * SCHEDULES[self.schedule](done)
+        return rate, DISCRIMINATOR_SPEED * rate
+
+
+PUBLISHED_RECIPE = Recipe()
 
 
 class VariationalGenerator(nn.Module):
@@ -207,10 +248,7 @@ def give_head_start(
     classifier: nn.Module,
     scenes: Scenes,
     labels: Tensor,
-    pictures: int,
-    batch_size: int,
-    weights: LossWeights,
-    seed: int,
+    recipe: Recipe,
 ) -> None:
     """Let the encoder learn to tell the styles, before a generator gets used to its latents.
 
@@ -218,13 +256,15 @@ def give_head_start(
 
     Args:
         labels: of the scenes, see style_labels().
-        pictures: to see; the others are those of train_spade().
+        recipe: its head_start says how long, its weights what counts.
     """
     device = next(encoder.parameters()).device
     learning = [*encoder.parameters(), *classifier.parameters()]
     optimizer = torch.optim.Adam(learning, CLASSIFIER_RATE, betas=(0.0, 0.9))
-    z_dim, steps = encoder.settings["z_dim"], range(pictures // batch_size)
-    augment, generator = Augmentation(scenes.size, flip=0.5), torch.Generator().manual_seed(seed)
+    z_dim, batch_size = encoder.settings["z_dim"], recipe.batch_size
+    steps, weights = range(recipe.head_start // batch_size), recipe.weights
+    augment = Augmentation(scenes.size, flip=0.5)
+    generator = torch.Generator().manual_seed(recipe.seed)
     encoder.train()
     for _ in progress(steps, "encoder", hidden=not PartialState().is_main_process):
         chosen, _, seeds, noise = _drawn(len(scenes), batch_size, z_dim, generator)
@@ -243,16 +283,11 @@ def train_spade(
     scenes: Scenes,
     pictures: int,
     encoder: Encoder | None = None,
-    batch_size: int = 8,
     perceptual: PerceptualLoss | None = None,
-    learning_rate: float = 1e-4,
-    schedule: str = "linear",
-    weights: LossWeights = PUBLISHED_WEIGHTS,
-    head_start: int = HEAD_START,
-    average: float = 0.999,
+    recipe: Recipe = PUBLISHED_RECIPE,
+    classifier: StyleClassifier | None = None,
     precision: str = "fp32",
     folder: str | Path | None = None,
-    seed: int = 0,
     save_every: int = 1600,
     preview: Scenes | None = None,
 ) -> History:
@@ -264,19 +299,13 @@ def train_spade(
     Args:
         scenes: training scenes; cached() ones are much faster.
         encoder: for a generator with a latent; it learns along.
-        batch_size: pictures a step, all processes together.
         perceptual: one more loss of the generator, or None.
-        learning_rate: of Adam (0, 0.9); the discriminator's is four times that.
-        schedule: "linear" falls to zero over the second half, "constant" does not fall.
-        weights: of the losses; style needs scenes of several cities or times of day.
-        head_start: pictures that encoder and classifier see before the training, if styles
-            have a weight; 0 for an encoder that has had it.
-        average: how much of the running mean is kept in a step, 0..1.
+        recipe: batches, learning rate, weights of the losses ...
+        classifier: for a recipe in which style has a weight; it learns along, too.
         precision: "fp32", "bf16" or "fp16" (GPUs only); weights are kept in float32.
         folder: where last.pt, a checkpoint, and previews are kept; a run that finds a checkpoint
             goes on from it, and ends (on the CPU, with as many threads) with the same bits as one
             that was never interrupted.  None keeps nothing.
-        seed: of the order of the scenes, their augmentation, and the noise of the latent.
         save_every: pictures between two checkpoints.
         preview: scenes that are drawn at each checkpoint into folder/preview_*.jpg.
 
@@ -284,63 +313,61 @@ def train_spade(
         Of each loss, already times its weight, a list with one value a step.
 
     Raises:
-        ValueError: an unknown schedule or precision, an encoder that does not fit, a weight of
-            styles without an encoder or with scenes of one style, or a checkpoint of another
-            training.
+        ValueError: an unknown precision, an encoder or a classifier that does not fit, or a
+            checkpoint of another training.
         FloatingPointError: a loss is no number any more; names the step and what is left.
         OSError: no room for the checkpoint; the one before it stays.
     """
-    if schedule not in SCHEDULES:
-        raise ValueError(f"There is no schedule {schedule!r}: expected {', '.join(SCHEDULES)}.")
+    batch_size, weights = recipe.batch_size, recipe.weights
     accelerator = make_accelerator(precision, batch_size)
     device = accelerator.device
     network = VariationalGenerator(generator, encoder)
     learners: dict[str, nn.Module] = {"network": network, "discriminator": discriminator}
     labels = None
-    if weights.style:
-        if encoder is None:
-            raise ValueError(
-                f"Styles have a weight of {weights.style}, but a generator without a latent has no "
-                "style: expected an encoder, or a weight of 0."
-            )
+    if weights.style and (encoder is None or classifier is None):
+        raise ValueError(
+            f"Style has a weight of {weights.style}: expected a generator with a latent, its "
+            "encoder and a classifier, or a weight of 0."
+        )
+    if classifier is not None:
         classes, labels = style_labels(scenes)
-        learners["classifier"] = StyleClassifier(classes, generator.z_dim)
+        if classes != classifier.classes:
+            raise ValueError(
+                f"The classifier tells {classifier.classes}, and the scenes are of {classes}: make "
+                "it from style_labels(scenes)."
+            )
+        learners["classifier"] = classifier
     for learner in learners.values():
         if accelerator.num_processes > 1:
             synchronize_batch_norm(learner)
     for part in (*learners.values(), perceptual):
         if part is not None:
             part.to(device, memory_format=torch.channels_last)  # faster, on CPU and GPU
-    rates = (learning_rate, DISCRIMINATOR_SPEED * learning_rate)
     optimizers = [
         torch.optim.Adam(part.parameters(), rate, betas=(0.0, 0.9))
-        for part, rate in zip((network, discriminator), rates)
+        for part, rate in zip((network, discriminator), recipe.learning_rates(0), strict=True)
     ]
-    if weights.style:
-        group = {"params": learners["classifier"].parameters(), "lr": CLASSIFIER_RATE}
+    if classifier is not None:
+        group = {"params": classifier.parameters(), "lr": CLASSIFIER_RATE}
         optimizers[0].add_param_group(group)
-    averaged = AveragedModel(network, avg_fn=_running_mean(average), use_buffers=True)
+    averaged = AveragedModel(network, avg_fn=_running_mean(recipe.average), use_buffers=True)
     parts = learners | {"averaged": averaged}
     parts |= {"network_adam": optimizers[0], "discriminator_adam": optimizers[1]}
     if accelerator.scaler is not None:  # fp16
         parts["scaler"] = accelerator.scaler
     steps = pictures // batch_size
     # What must not change between two parts of one training.
-    made_by = generator.settings | {
-        "scenes": f"{scenes.dataset} {len(scenes)}", "batch_size": batch_size, "seed": seed,
-        "learning_rate": learning_rate, "schedule": schedule, "average": average,
-        "head_start": head_start if weights.style else 0,
-        "pictures": "any" if schedule == "constant" else pictures,
-    }  # fmt: skip
-    made_by |= {f"{name}_weight": weight for name, weight in asdict(weights).items()}
+    made_by = generator.settings | asdict(recipe)
+    made_by |= {f"{name}_weight": weight for name, weight in made_by.pop("weights").items()}
+    made_by["scenes"] = f"{scenes.dataset} {len(scenes)}"
+    made_by["head_start"] *= classifier is not None
+    made_by["pictures"] = "any" if recipe.schedule == "constant" else pictures
     history: History = {}
     folder = None if folder is None else Path(folder)
     if folder is not None and (folder / "last.pt").is_file():
         history = load_checkpoint(folder / "last.pt", parts, device, made_by)
-    elif weights.style:
-        give_head_start(
-            encoder, learners["classifier"], scenes, labels, head_start, batch_size, weights, seed
-        )
+    elif classifier is not None:
+        give_head_start(encoder, classifier, scenes, labels, recipe)
     prepared = accelerator.prepare(*learners.values(), *optimizers)
     trained, optimizers = prepared[: len(learners)], prepared[len(learners) :]
     if isinstance(scenes, CachedScenes):
@@ -351,9 +378,12 @@ def train_spade(
     start = time.perf_counter()
     bar = progress(range(first, steps), "training", hidden=not accelerator.is_main_process)
     for step in bar:
+        rates = recipe.learning_rates(step / steps)
         for optimizer, rate in zip(optimizers, rates, strict=True):  # the classifier's stays
-            optimizer.param_groups[0]["lr"] = rate * SCHEDULES[schedule](step / steps)
-        batch = training_batch(scenes, step, batch_size, seed, generator.z_dim, accelerator, labels)
+            optimizer.param_groups[0]["lr"] = rate
+        batch = training_batch(
+            scenes, step, batch_size, recipe.seed, generator.z_dim, accelerator, labels
+        )
         batch = (*(x.to(memory_format=torch.channels_last) for x in batch[:2]), *batch[2:])
         losses = training_step(
             *trained[:2], optimizers, perceptual, batch, accelerator, weights, *trained[2:]
@@ -487,13 +517,17 @@ def save_preview(
 
 
 def start_from(
-    paths: Sequence[Path], network: VariationalGenerator, discriminator: nn.Module
+    paths: Sequence[Path],
+    network: VariationalGenerator,
+    discriminator: nn.Module,
+    classifier: StyleClassifier | None = None,
 ) -> None:
     """Take over the weights of an earlier training, in place; it may have lacked styles and grain.
 
     Args:
         paths: a run's last.pt; or a generator's file and, if it has a latent, its encoder's, which
             hold no discriminator: that one stays as it is.
+        classifier: of the run to come; stays as it is where the earlier one had none.
 
     Raises:
         FileNotFoundError, ValueError: no such file, or one of other networks.
@@ -504,6 +538,8 @@ def start_from(
             if not isinstance(saved, dict) or name not in saved:
                 raise ValueError(f"{paths[0]} holds no {name}: expected the last.pt of such a run.")
             _take_over(part, saved[name], paths[0])
+        if classifier is not None and "classifier" in saved:
+            _take_over(classifier, saved["classifier"], paths[0])
         return
     parts = [part for part in (network.generator, network.encoder) if part is not None]
     if len(paths) != len(parts):
@@ -616,28 +652,34 @@ def main() -> None:
     network = VariationalGenerator(generator, encoder)
     for part in (network, discriminator):
         xavier_start(part)
+    classifier = None
+    if arguments.style_weight and encoder is not None:
+        classifier = StyleClassifier(style_labels(train_scenes)[0], generator.z_dim)
     if arguments.start:
-        start_from(arguments.start, network, discriminator)
+        start_from(arguments.start, network, discriminator, classifier)
     train_spade(
         generator,
         discriminator,
         train_scenes,
         arguments.pictures,
         encoder,
-        arguments.batch_size,
         perceptual_loss(arguments.perceptual, arguments.texture_weight),
-        arguments.learning_rate,
-        arguments.schedule,
-        LossWeights(
-            arguments.matching_weight,
-            arguments.perceptual_weight,
-            arguments.kl_weight,
-            arguments.style_weight,
+        Recipe(
+            arguments.batch_size,
+            arguments.learning_rate,
+            arguments.schedule,
+            LossWeights(
+                arguments.matching_weight,
+                arguments.perceptual_weight,
+                arguments.kl_weight,
+                arguments.style_weight,
+            ),
+            arguments.head_start,
+            seed=arguments.seed,
         ),
-        arguments.head_start,
-        precision=arguments.precision,
-        folder=arguments.out,
-        seed=arguments.seed,
+        classifier,
+        arguments.precision,
+        arguments.out,
         preview=val_scenes.spread(4),
     )
     if not PartialState().is_main_process:

@@ -26,6 +26,7 @@ from spade.losses import (
     style_cross_entropy,
 )
 from spade.training import (
+    Recipe,
     VariationalGenerator,
     give_head_start,
     named_styles,
@@ -288,14 +289,19 @@ def test_a_head_start(streets):
 
     before = told()
     assert before == pytest.approx(sum(math.log(len(names)) for names in classes))
-    weights = LossWeights(kl=0.02, style=5)
-    give_head_start(encoder, classifier, streets, labels, 640, 4, weights, seed=0)
+    recipe = Recipe(batch_size=4, weights=LossWeights(kl=0.02, style=5), head_start=640)
+    give_head_start(encoder, classifier, streets, labels, recipe)
     assert told() < 0.5 * before
 
 
-def train(networks, scenes, pictures, **settings):
+def train(networks, scenes, pictures, recipe, **settings):
     generator, discriminator, encoder = networks
-    return train_spade(generator, discriminator, scenes, pictures, encoder, **settings)
+    return train_spade(
+        generator, discriminator, scenes, pictures, encoder, recipe=recipe, **settings
+    )
+
+
+PAIRS = Recipe(batch_size=2)
 
 
 def state_of(networks):
@@ -312,7 +318,7 @@ def test_two_steps_change_the_weights_of_all(streets, segmenter):
     before = state_of(networks)
     perceptual = PerceptualLoss.of_segmentation(copy.deepcopy(segmenter))
     frozen = copy.deepcopy(perceptual.state_dict())
-    history = train(networks, streets, 4, batch_size=2, perceptual=perceptual)
+    history = train(networks, streets, 4, PAIRS, perceptual=perceptual)
     assert list(history) == ["adversarial", "matching", "perceptual", "kl", "discriminator"]
     assert all(len(values) == 2 and all(map(math.isfinite, values)) for values in history.values())
     assert min(history["perceptual"] + history["kl"]) > 0
@@ -329,18 +335,24 @@ def test_two_steps_change_the_weights_of_all(streets, segmenter):
 def test_without_a_latent(streets):
     torch.manual_seed(0)
     generator = spade.SpadeGenerator(ngf=2, hidden=4, size=(64, 64))
-    history = train_spade(generator, tiny_networks()[1], streets, 2, batch_size=2)
+    history = train_spade(generator, tiny_networks()[1], streets, 2, recipe=PAIRS)
     assert list(history) == ["adversarial", "matching", "discriminator"]
     with pytest.raises(ValueError, match="z_dim is None, the encoder's 3: expected the same"):
         VariationalGenerator(generator, tiny_networks()[2])
-    with pytest.raises(
-        ValueError, match="Styles have a weight of 1, but a generator without a latent"
-    ):
-        train_spade(
-            generator, tiny_networks()[1], streets, 2, batch_size=2, weights=LossWeights(style=1)
-        )
     with pytest.raises(ValueError, match="z_dim is 3, the encoder's None"):
         train_spade(*tiny_networks()[:2], streets, 2)
+
+
+def test_a_weight_of_style_needs_an_encoder_and_a_classifier_of_these_scenes(streets):
+    recipe = Recipe(batch_size=2, weights=LossWeights(style=1))
+    classifier = StyleClassifier([["A", "B"]], z_dim=3)
+    with pytest.raises(ValueError, match="Style has a weight of 1: expected .* a classifier"):
+        train(tiny_networks(), streets, 2, recipe)
+    plain = spade.SpadeGenerator(ngf=2, hidden=4, size=(64, 64))  # without a latent
+    with pytest.raises(ValueError, match="Style has a weight of 1: expected .* with a latent"):
+        train((plain, tiny_networks()[1], None), streets, 2, recipe, classifier=classifier)
+    with pytest.raises(ValueError, match=r"tells \[\['A', 'B'\]\], and the scenes are of \[\['"):
+        train(tiny_networks(), streets, 2, recipe, classifier=classifier)
 
 
 @pytest.mark.parametrize("learner", ["generator", "discriminator"])
@@ -377,18 +389,17 @@ def test_the_rates_fall_to_zero_over_the_second_half(streets, monkeypatch, sched
         return {"adversarial": torch.zeros(())}
 
     monkeypatch.setattr(training, "training_step", record)
-    train(tiny_networks(), streets, 4, batch_size=1, schedule=schedule)
+    train(tiny_networks(), streets, 4, Recipe(batch_size=1, schedule=schedule))
     last = {"linear": 0.5, "constant": 1}[schedule]
     assert [x for x, _ in rates] == pytest.approx([1e-4, 1e-4, 1e-4, last * 1e-4])
     assert [x for _, x in rates] == pytest.approx([4e-4, 4e-4, 4e-4, last * 4e-4])
     with pytest.raises(ValueError, match="no schedule 'cosine': expected linear, constant"):
-        train(tiny_networks(), streets, 4, schedule="cosine")
+        Recipe(schedule="cosine")
 
 
 def test_the_networks_end_as_the_running_mean(streets, tmp_path):
-    settings = {"batch_size": 2, "learning_rate": 1e-2, "folder": tmp_path}
     networks = tiny_networks()
-    train(networks, streets, 12, **settings)
+    train(networks, streets, 12, Recipe(batch_size=2, learning_rate=1e-2), folder=tmp_path)
     last = torch.load(tmp_path / "last.pt", weights_only=True)
     bias = "conv_img.bias"
     mean, current = last["averaged"], last["network"]
@@ -417,10 +428,17 @@ def test_the_running_mean_by_hand():
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(streets, tmp_path, monkeypatch, capsys):
-    settings = {"batch_size": 2, "save_every": 2, "folder": tmp_path / "run", "precision": "bf16"}
-    settings |= {"weights": LossWeights(style=1), "head_start": 8}
+    recipe = Recipe(batch_size=2, weights=LossWeights(style=1), head_start=8)
+    classes, _ = style_labels(streets)
+
+    def trained(networks, recipe=recipe, folder=tmp_path / "run", save_every=2, preview=None):
+        settings = {"folder": folder, "save_every": save_every, "preview": preview}
+        classifier = StyleClassifier(classes, z_dim=3)
+        settings |= {"classifier": classifier, "precision": "bf16"}
+        return train(networks, streets, 8, recipe, **settings)
+
     whole = tiny_networks()
-    expected = train(whole, streets, 8, **settings | {"folder": None})
+    expected = trained(whole, folder=None)
     assert capsys.readouterr().out == ""
 
     def interrupted(scenes, step, *arguments):
@@ -430,12 +448,12 @@ def test_interrupted_and_resumed_equals_uninterrupted(streets, tmp_path, monkeyp
 
     monkeypatch.setattr(training, "training_batch", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(tiny_networks(), streets, 8, **settings | {"save_every": 4})
+        trained(tiny_networks(), save_every=4)
     monkeypatch.undo()
     assert capsys.readouterr().out.startswith("4 pictures, ")  # so the third step was lost
 
     resumed = tiny_networks(seed=1)  # their own weights do not matter
-    history = train(resumed, streets, 8, preview=streets[:2], **settings)
+    history = trained(resumed, preview=streets[:2])
     assert history == expected and len(history["matching"]) == 4
     assert differing(state_of(resumed), state_of(whole)) == 0
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
@@ -443,7 +461,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(streets, tmp_path, monkeyp
     with pytest.raises(
         ValueError, match=r"last\.pt is the checkpoint of another training, with kl"
     ):
-        train(tiny_networks(), streets, 8, **settings | {"weights": LossWeights(kl=1, style=1)})
+        trained(tiny_networks(), replace(recipe, weights=LossWeights(kl=1, style=1)))
 
 
 def test_a_loss_that_is_no_number(streets, tmp_path, monkeypatch):
@@ -455,17 +473,16 @@ def test_a_loss_that_is_no_number(streets, tmp_path, monkeypatch):
         calls = []
         monkeypatch.setattr(training, "feature_matching", loss)
 
-    settings = {"batch_size": 2, "save_every": 4}
     diverging(step=4)
     message = r"The matching loss is nan in step 4: .*last\.pt holds the last good checkpoint"
     with pytest.raises(FloatingPointError, match=message):
-        train(tiny_networks(), streets, 8, folder=tmp_path, **settings)
+        train(tiny_networks(), streets, 8, PAIRS, folder=tmp_path, save_every=4)
     kept = torch.load(tmp_path / "last.pt", weights_only=True)
     assert len(kept["record"]["matching"]) == 2
     assert all(x.isfinite().all() for x in kept["network"].values())
     diverging(step=1)
     with pytest.raises(FloatingPointError, match="in step 1: .*nothing was kept"):
-        train(tiny_networks(), streets, 8, **settings)
+        train(tiny_networks(), streets, 8, PAIRS)
 
 
 def test_two_processes_learn_what_one_does(tmp_path):
@@ -489,8 +506,8 @@ def test_two_processes_learn_what_one_does(tmp_path):
 
 
 def test_starting_from_files_of_weights(streets, tmp_path):
-    generator, discriminator, encoder = tiny_networks()
-    train((generator, discriminator, encoder), streets, 4, batch_size=2, learning_rate=1e-2)
+    generator, discriminator, encoder = networks = tiny_networks()
+    train(networks, streets, 4, Recipe(batch_size=2, learning_rate=1e-2))
     paths = [tmp_path / "generator.safetensors", tmp_path / "encoder.safetensors"]
     spade.save_generator(generator, paths[0])
     spade.save_encoder(encoder, paths[1])
@@ -520,6 +537,26 @@ def test_starting_from_files_of_weights(streets, tmp_path):
     added = [weight for key, weight in named.items() if "mlp_style" in key or ".mix." in key]
     assert added and not any(weight.any() for weight in added)
     assert named["generator.grains.up_3.planes"].std() > 0.9, "something to mix in later"
+
+
+def test_starting_from_a_run_takes_its_classifier_over(streets, tmp_path):
+    classes, _ = style_labels(streets)
+    classifier = StyleClassifier(classes, z_dim=3)
+    recipe = Recipe(batch_size=2, weights=LossWeights(style=1), head_start=8)
+    train(tiny_networks(), streets, 4, recipe, classifier=classifier, folder=tmp_path)
+    generator, discriminator, encoder = tiny_networks(seed=1)
+    begun = StyleClassifier(classes, z_dim=3)
+    network = VariationalGenerator(generator, encoder)
+    start_from([tmp_path / "last.pt"], network, discriminator, begun)
+    assert classifier.score.weight.any() and torch.equal(
+        begun.score.weight, classifier.score.weight
+    )
+    saved = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert differing([saved["network"]], [network.state_dict()]) == 0
+    # A run without a classifier leaves the new one as it is.
+    train(tiny_networks(), streets, 4, PAIRS, folder=tmp_path / "without")
+    start_from([tmp_path / "without" / "last.pt"], network, discriminator, begun)
+    assert torch.equal(begun.score.weight, classifier.score.weight)
 
 
 # ------------------------------------------------------------------------------ styles
