@@ -50,7 +50,7 @@ demo: $(READY) ## environment, then notebooks 01-05 executed on the embedded dat
 	@ls out/pictures/*.jpg | sed 's/^/  /'
 
 test: lint ## lint, then the unit tests, then every notebook compared with what it should print
-	OMP_NUM_THREADS=1 $(RUN) -m pytest tests -n 2 --dist loadscope
+	OMP_NUM_THREADS=1 $(RUN) -m pytest tests -n 2 --dist loadscope --no-loadscope-reorder
 	$(if $(filter-out 1,$(JOBS)),OMP_NUM_THREADS=1) $(RUN) -m pytest notebooks \
 	    $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadscope)
 

@@ -13,10 +13,9 @@ from spade import SpadeGenerator
 from utils.images import read_image, read_map
 from utils.labels import ID, label_ids_to_colors
 from utils.painting import Painting, draw_street, empty_street, remove_class, swap_class
-from utils.pipeline import Pipeline
+from utils.pipeline import MEAN_STYLE, Pipeline
 from utils.scenes import open_scenes
 from utils.widgets import (
-    MEAN_STYLE,
     REMOVED,
     TRUE_MAP,
     Explorer,

@@ -36,11 +36,10 @@ from utils.painting import (
     save_street,
     swap_class,
 )
-from utils.pipeline import Pipeline, agreement
+from utils.pipeline import MEAN_STYLE, Pipeline, agreement
 from utils.scenes import Scenes
 from utils.segmentation import SegmentationNet
 
-MEAN_STYLE = "mean style"
 REMOVED = "nothing (removed)"
 TRUE_MAP = "the true map"
 
