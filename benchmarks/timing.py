@@ -29,12 +29,12 @@ def in_turn(rounds: int, **sides: Callable[[], object]) -> list[float]:
 
 
 def machine() -> str:
-    """Cores, processor, GPU, Python and torch in one line."""
+    """Cores that are used, processor, GPU, Python and torch in one line."""
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
-    return (
-        f"{usable_cores()} cores, {_processor()}{gpu}, Python {platform.python_version()}, "
-        f"torch {torch.__version__}"
-    )
+    cores, threads = usable_cores(), torch.get_num_threads()
+    used = f"{cores} cores" if threads >= cores else f"{threads} of {cores} cores"
+    python = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{used}, {_processor()}{gpu}, {python}"
 
 
 def _processor() -> str:
