@@ -365,7 +365,7 @@ def train_spade(
     history: History = {}
     folder = None if folder is None else Path(folder)
     if folder is not None and (folder / "last.pt").is_file():
-        history = load_checkpoint(folder / "last.pt", parts, device, made_by)
+        history = load_checkpoint(folder / "last.pt", parts, made_by)
     elif classifier is not None:
         give_head_start(encoder, classifier, scenes, labels, recipe)
     prepared = accelerator.prepare(*learners.values(), *optimizers)

@@ -195,7 +195,7 @@ def test_a_checkpoint_brings_everything_back(tmp_path):
     parts["network"](torch.ones(1, 3)).sum().backward()
     parts["optimizer"].step()
     save_checkpoint(tmp_path / "last.pt", parts, {"loss": [0.5]}, {"size": 3})
-    assert load_checkpoint(tmp_path / "last.pt", others, "cpu", {"size": 3}) == {"loss": [0.5]}
+    assert load_checkpoint(tmp_path / "last.pt", others, {"size": 3}) == {"loss": [0.5]}
     for key, tensor in parts["network"].state_dict().items():
         assert torch.equal(tensor, others["network"].state_dict()[key])
     assert others["optimizer"].state_dict()["state"][0]["step"] == 1
@@ -206,14 +206,14 @@ def test_the_checkpoint_of_another_training_is_refused(inputs, tmp_path):
     parts = a_training()
     save_checkpoint(tmp_path / "last.pt", {"network": torch.nn.Linear(inputs, 2)}, [], {})
     with pytest.raises(ValueError, match=r"last\.pt is the checkpoint of another training"):
-        load_checkpoint(tmp_path / "last.pt", parts, "cpu", {})
+        load_checkpoint(tmp_path / "last.pt", parts, {})
 
 
 def test_an_option_that_came_later_was_off(tmp_path):
     save_checkpoint(tmp_path / "last.pt", a_training(), [1], {"width": 3})
-    load_checkpoint(tmp_path / "last.pt", a_training(), "cpu", {"width": 3, "frozen": False})
+    load_checkpoint(tmp_path / "last.pt", a_training(), {"width": 3, "frozen": False})
     with pytest.raises(ValueError, match="with frozen None; this one has frozen True"):
-        load_checkpoint(tmp_path / "last.pt", a_training(), "cpu", {"width": 3, "frozen": True})
+        load_checkpoint(tmp_path / "last.pt", a_training(), {"width": 3, "frozen": True})
 
 
 def test_the_checkpoint_of_other_settings_is_refused(tmp_path):
@@ -224,7 +224,7 @@ def test_the_checkpoint_of_other_settings_is_refused(tmp_path):
     )
     with pytest.raises(ValueError, match=message):
         settings = {"width": 4, "depth": 2, "seed": 0}
-        load_checkpoint(tmp_path / "last.pt", before, "cpu", settings)
+        load_checkpoint(tmp_path / "last.pt", before, settings)
 
 
 def test_a_disk_that_fills_up_while_the_checkpoint_is_written(tmp_path, monkeypatch):
@@ -247,7 +247,7 @@ def test_a_cut_checkpoint_is_named_and_stays(tmp_path):
     save_checkpoint(path, a_training(), [], {})
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ValueError, match=r"last\.pt is truncated"):
-        load_checkpoint(path, a_training(), "cpu", {})
+        load_checkpoint(path, a_training(), {})
     assert path.is_file()
 
 

@@ -291,7 +291,7 @@ def train(
     history: History = {key: [] for key in HISTORY_KEYS}
     folder = None if folder is None else Path(folder)
     if folder is not None and (folder / "last.pt").is_file():
-        history = load_checkpoint(folder / "last.pt", parts, device, made_by)
+        history = load_checkpoint(folder / "last.pt", parts, made_by)
     prepared, prepared_optimizer = accelerator.prepare(network, optimizer)
     augment = augment or Augmentation(train_scenes.size)
     class_weights = None if class_weights is None else class_weights.to(device)

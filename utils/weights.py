@@ -130,8 +130,8 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     return unpack_state(packed), metadata
 
 
-def load_torch_file(path: str | Path, device: str | torch.device = "cpu") -> object:
-    """What torch.save() wrote, tensors on the device; code that a pickle may hold is not run.
+def load_torch_file(path: str | Path) -> object:
+    """What torch.save() wrote, tensors on the CPU; code that a pickle may hold is not run.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -139,7 +139,7 @@ def load_torch_file(path: str | Path, device: str | torch.device = "cpu") -> obj
     """
     check_weights_file(path)
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     # The unpickler meets damaged bytes with any type of error: OSError, KeyError, EOFError ...
     except Exception as error:
         if isinstance(error, UnpicklingError) and _is_pickle(path, error):
@@ -194,16 +194,16 @@ def _tensors(state: object) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-def load_checkpoint(
-    path: str | Path, parts: dict, device: str | torch.device, made_by: dict
-) -> object:
-    """Put the state of save_checkpoint() back into the parts -> its record.
+def load_checkpoint(path: str | Path, parts: dict, made_by: dict) -> object:
+    """Put the state of save_checkpoint() back into the parts, wherever they are -> its record.
 
     Raises:
         FileNotFoundError, ValueError: see load_torch_file; or the file is another training's, which
             had other settings than made_by.
     """
-    state = load_torch_file(path, device)
+    # Not straight onto a GPU: Adam's count of steps stays where it is loaded, and there every
+    # step would wait for every weight's.
+    state = load_torch_file(path)
     advice = "delete it to start anew, or keep this training in another folder"
     try:
         saved = state["made_by"]
