@@ -102,8 +102,8 @@ class PerceptualLoss(nn.Module):
         stages: parts of the network; each goes on from the one before it.
         weights: of each stage's difference.  None divides it by the spread of the real photo's
             features, so that no stage outweighs the others, and takes the mean.
-        texture: weight of the difference of the features' Gram matrices, see gram_matrix(), which
-            is added; the published recipe has none.
+        texture: weight of the features' texture_difference(), which is added; the published recipe
+            has none.
     """
 
     def __init__(
@@ -154,8 +154,12 @@ class PerceptualLoss(nn.Module):
     def train(self, mode: bool = True) -> "PerceptualLoss":
         return super().train(False)  # its batch norm must keep the statistics it was trained with
 
-    def forward(self, fake_pm1: Tensor, real_pm1: Tensor) -> Tensor:
-        """Two batches image_pm1 (B, 3, H, W) -> the loss, a scalar."""
+    def forward(self, fake_pm1: Tensor, real_pm1: Tensor, regions: Tensor | None = None) -> Tensor:
+        """Two batches image_pm1 (B, 3, H, W) -> the loss, a scalar.
+
+        Args:
+            regions: see texture_difference().
+        """
         fake, real = pm1_to_imagenet(fake_pm1), pm1_to_imagenet(real_pm1)
         loss = fake_pm1.new_zeros(())
         for index, stage in enumerate(self.stages):
@@ -169,16 +173,48 @@ class PerceptualLoss(nn.Module):
                 weight = self.weights[index]
             loss = loss + weight * F.l1_loss(fake.float(), real.float())
             if self.texture:
-                grams = [gram_matrix(x / spread) for x in (fake, real)]
-                loss = loss + self.texture / len(self.stages) * F.l1_loss(*grams)
+                difference = texture_difference(fake / spread, real / spread, regions)
+                loss = loss + self.texture / len(self.stages) * difference
         return loss
 
 
-def gram_matrix(features: Tensor) -> Tensor:
-    """Which features occur together, wherever they are (B, C, H, W) -> (B, C, C): the texture.
+def texture_difference(fake: Tensor, real: Tensor, regions: Tensor | None = None) -> Tensor:
+    """How much the textures of two photos differ, region by region: walls are held against walls.
 
-    Source: Gatys et al., CVPR 2016, "Image style transfer using convolutional neural networks".
+    Args:
+        fake, real: features (B, C, h, w).
+        regions: (B, K, H, W) of 0 and 1, of any size: where each of them is.  None is the whole
+            photo as one.
+
+    Returns:
+        Mean absolute difference of the regions' Gram matrices, a scalar.  Each region counts by the
+        square root of its area: a person has little of it, and a texture nonetheless.
+
+    No part of the published recipe.
     """
-    with torch.autocast(features.device.type, enabled=False):
-        x = features.float().flatten(2)
-        return x @ x.mT / x.shape[2]
+    if regions is None:
+        regions = fake.new_ones(len(fake), 1, 1, 1)
+    with torch.autocast(fake.device.type, enabled=False):
+        masks = F.interpolate(regions.float(), fake.shape[-2:], mode="area").flatten(2)  # (B, K, N)
+        one, other = (gram_matrices(x, masks) for x in (fake, real))
+        share = masks.sum(2).sqrt()  # (B, K)
+        share = share / share.sum(1, keepdim=True)
+        return (share * (one - other).abs().mean((2, 3))).sum(1).mean()
+
+
+def gram_matrices(features: Tensor, masks: Tensor) -> Tensor:
+    """Which features occur together in a region, wherever they are in it: its texture.
+
+    Args:
+        features: (B, C, h, w); computed in float32.
+        masks: (B, K, h w): how much of each pixel belongs to each region.
+
+    Returns:
+        (B, K, C, C), the mean over the region's pixels.
+
+    Source: Gatys et al., CVPR 2016, "Image style transfer using convolutional neural networks"; in
+    regions: Gatys et al., CVPR 2017, arXiv:1611.07865, section 4.
+    """
+    x = features.float().flatten(2)  # (B, C, h w)
+    sums = (masks[:, :, None] * x[:, None]) @ x[:, None].mT  # (B, K, C, C)
+    return sums / masks.sum(2)[..., None, None].clamp(min=1)  # a region may be empty

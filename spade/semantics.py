@@ -1,9 +1,10 @@
 """From a label map to the planes that the generator reads."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from utils.labels import check_label_ids
+from utils.labels import CATEGORIES, NUM_LABELS, check_label_ids
 
 # The published Cityscapes weights fix the number of planes: ids 0..33, a spare one, and the edges.
 LABEL_PLANES = 35
@@ -89,3 +90,16 @@ def semantics(label_ids: Tensor, instance_ids: Tensor | None = None, edges: bool
     (Wang et al., CVPR 2018, arXiv:1711.11585, section 3.3).
     """
     return codes_to_planes(label_codes(label_ids, instance_ids, edges))
+
+
+def categories(planes: Tensor) -> Tensor:
+    """Where the seven Cityscapes categories are, from flat to vehicle; void is none of them.
+
+    Args:
+        planes: (B, 36, H, W), see semantics.
+
+    Returns:
+        (B, 7, H, W) of 0 and 1: flat, construction, object, nature, sky, human, vehicle.
+    """
+    members = F.one_hot(CATEGORIES.to(planes.device))[:, 1:].to(planes.dtype)  # (34, 7)
+    return torch.einsum("blhw,lc->bchw", planes[:, :NUM_LABELS], members)

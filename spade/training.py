@@ -40,7 +40,7 @@ from spade.losses import (
     style_cross_entropy,
 )
 from spade.normalization import find_singular_vectors
-from spade.semantics import semantics
+from spade.semantics import categories, semantics
 from utils.augmentation import Augmentation
 from utils.batch_norm import synchronize_batch_norm
 from utils.cache import CachedScenes, cached
@@ -222,7 +222,9 @@ def training_step(
             "matching": weights.matching * feature_matching(fake, real),
         }
         if perceptual is not None:
-            losses["perceptual"] = weights.perceptual * perceptual(fake_pm1, real_pm1)
+            losses["perceptual"] = weights.perceptual * perceptual(
+                fake_pm1, real_pm1, categories(planes)
+            )
         if mu is not None:
             losses["kl"] = weights.kl * kl_divergence(mu.float(), logvar.float())
         if classifier is not None:

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 
 import spade
 from spade.normalization import SPADE, SpectralNormConv2d, fold_spectral_norm
+from spade.semantics import categories
+from utils.labels import ID
 
 GOLDEN = Path(__file__).parent / "golden"  # figures of the published code
 GENERATORS = {
@@ -104,6 +106,14 @@ def test_semantics_without_edges(generator):
     # One object everywhere has no edges either.
     assert torch.equal(without, generator.synthesize(label_ids, torch.zeros_like(label_ids)))
     assert not torch.equal(without, generator.synthesize(label_ids))
+
+
+def test_categories():
+    names = ("road", "building", "pole", "vegetation", "sky", "person", "bicycle", "ego vehicle")
+    label_ids = torch.tensor([[ID[name] for name in names]], dtype=torch.uint8)
+    found = categories(spade.semantics(label_ids))
+    assert found.shape == (1, 7, 1, 8)
+    assert torch.equal(found[0, :, 0], torch.eye(7, 8))  # the last one is void: in none
 
 
 def test_semantics_refuses_what_would_crash_a_gpu():

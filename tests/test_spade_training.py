@@ -18,12 +18,13 @@ from spade.losses import (
     LossWeights,
     PerceptualLoss,
     feature_matching,
-    gram_matrix,
+    gram_matrices,
     hinge_discriminator,
     hinge_generator,
     kl_divergence,
     split_judgement,
     style_cross_entropy,
+    texture_difference,
 )
 from spade.training import (
     Recipe,
@@ -129,28 +130,61 @@ def test_perceptual_loss(segmenter):
     assert one.grad.abs().sum() > 0
 
 
-def test_the_texture_is_the_same_wherever_it_is(segmenter):
+def test_the_texture_of_a_region_is_the_same_wherever_it_is_in_it():
     features = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
-    elsewhere = features.flatten(2)[:, :, torch.randperm(20)].reshape(features.shape)
-    matrix = gram_matrix(features)
-    torch.testing.assert_close(gram_matrix(elsewhere), matrix)
-    by_hand = (features[1, 0] * features[1, 2]).mean()
-    torch.testing.assert_close(matrix[1, 0, 2], by_hand)
+    masks = torch.zeros(2, 3, 20)
+    masks[:, 0] = 1
+    masks[:, 1, :8] = 1  # the third region is empty
+    matrices = gram_matrices(features, masks)
+    assert matrices.shape == (2, 3, 3, 3) and not matrices[:, 2].any()
+    x = features.flatten(2)
+    torch.testing.assert_close(matrices[1, 0, 0, 2], (x[1, 0] * x[1, 2]).mean())
+    torch.testing.assert_close(matrices[1, 1, 0, 2], (x[1, 0] * x[1, 2])[:8].mean())
+    elsewhere = x[:, :, [*torch.randperm(8), *range(8, 20)]].reshape(features.shape)
+    torch.testing.assert_close(gram_matrices(elsewhere, masks), matrices)
     # Half precision would round a difference of textures away.
     with torch.autocast("cpu", torch.bfloat16):
-        assert gram_matrix(features.bfloat16()).dtype == torch.float32
+        half = [x.bfloat16() for x in (features, elsewhere + 1)]
+        assert texture_difference(*half).dtype == torch.float32
 
+
+def test_textures_are_compared_region_by_region():
+    def left_and_right(height, width, edge):
+        regions = torch.zeros(1, 2, height, width)
+        regions[:, 0, :, :edge], regions[:, 1, :, edge:] = 1, 1
+        return regions
+
+    random = torch.Generator().manual_seed(0)
+    left, right = (torch.rand(1, 2, 4, 4, generator=random) for _ in range(2))
+    one, swapped = torch.cat([left, right], 3), torch.cat([right, left], 3)
+    regions = left_and_right(8, 16, edge=8)  # twice the size of the features
+    assert texture_difference(one, one, regions).item() == 0
+    # The photo as a whole has the same texture, and each of its halves has not.
+    assert texture_difference(one, swapped).item() < 1e-6
+    whole = torch.ones(1, 1, 16)
+    difference = (gram_matrices(left, whole) - gram_matrices(right, whole)).abs().mean()
+    torch.testing.assert_close(texture_difference(one, swapped, regions), difference)
+    # Three quarters of a photo count for sqrt(3) times as much as the last one.
+    regions = left_and_right(4, 8, edge=6)
+    changed = one.clone()
+    changed[..., 6:] += 1
+    matrices = [gram_matrices(x, regions.flatten(2))[0, 1] for x in (changed, one)]
+    expected = (matrices[0] - matrices[1]).abs().mean() / (1 + 3**0.5)
+    torch.testing.assert_close(texture_difference(changed, one, regions), expected)
+
+
+def test_the_perceptual_loss_adds_the_texture(segmenter):
     one, other = photos(0), photos(1)
     plain, textured = (
         PerceptualLoss.of_segmentation(copy.deepcopy(segmenter), texture) for texture in (0, 2)
     )
-    assert textured(one, one).item() == 0
+    regions = torch.rand(len(one), 3, 16, 16).round()
+    assert textured(one, one, regions).item() == 0
     expected, x, y = plain(one, other), *(losses_module.pm1_to_imagenet(p) for p in (one, other))
     for stage in plain.stages:
         x, y = stage(x), stage(y)
-        difference = gram_matrix(x / y.std()) - gram_matrix(y / y.std())
-        expected += 2 / 3 * difference.abs().mean()
-    torch.testing.assert_close(textured(one, other), expected)
+        expected += 2 / 3 * texture_difference(x / y.std(), y / y.std(), regions)
+    torch.testing.assert_close(textured(one, other, regions), expected)
 
 
 def test_perceptual_loss_reads_the_first_three_stages(segmenter):
