@@ -1,0 +1,139 @@
+"""What lies where, with a GPU: the pipeline and both trainings on a pretended one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.utils.backend_registration as registration
+
+HERE = Path(__file__)
+
+
+@pytest.mark.skipif(
+    not hasattr(registration, "_setup_privateuseone_for_python_backend"),
+    reason="this torch can't pretend to have a GPU",
+)
+def test_the_course_on_a_gpu(tmp_path):
+    command = [sys.executable, str(HERE), str(tmp_path)]
+    done = subprocess.run(command, cwd=HERE.parents[1], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {"moved", "pipeline", "segmentation", "generator"} <= set(done.stdout.split("\n"))
+
+
+def main(folder: Path) -> None:
+    sys.path.insert(0, str(HERE.parents[1]))
+    import pretended_gpu
+
+    pretended_gpu.install()
+    what_is_not_moved_is_found()
+    print("moved")
+    augment_on_the_cpu()
+    photo_to_photo(folder)
+    print("pipeline")
+    train_a_segmentation_network(folder)
+    print("segmentation")
+    train_a_generator(folder)
+    print("generator")
+
+
+def what_is_not_moved_is_found() -> None:
+    x = torch.ones(2, 3).to("pretended")
+    assert (x + 1).device.type == "pretended" and x.cpu().sum() == 6
+    x += x
+    assert x.sum().item() == 12
+    for mistake in (lambda: x + torch.ones(3), lambda: torch.ones(3)[x.long()], lambda: x.numpy()):
+        with pytest.raises((RuntimeError, TypeError), match="CPU"):
+            mistake()
+
+
+def augment_on_the_cpu() -> None:
+    """torchvision's kinds of tensors can't be made of pretended ones (test_augmentation.py has a
+    test for real ones)."""
+    from utils.augmentation import Augmentation
+
+    augment = Augmentation.__call__
+
+    def elsewhere(self, *pixels, seeds):
+        return tuple(
+            x.to(pixels[0].device) for x in augment(self, *(x.cpu() for x in pixels), seeds=seeds)
+        )
+
+    Augmentation.__call__ = elsewhere
+
+
+def photo_to_photo(folder: Path) -> None:
+    from utils.images import save_image
+    from utils.painting import draw_street, remove_class
+    from utils.photo_folder import run_folder
+    from utils.pipeline import load_pipeline
+    from utils.scenes import open_scenes
+
+    pipeline = load_pipeline("toy", "toy")
+    scene = open_scenes("toy", "val", size=pipeline.generator.size)[0]
+    for result in pipeline.feedback(scene.image_u8[None], 2):
+        assert result.generated_u8.device.type == result.label_ids.device.type == "pretended"
+    named = load_pipeline("toy", "toy", style="Sonnental, dusk").run(None, scene.label_ids)
+    on_cpu = load_pipeline("toy", "toy", style="Sonnental, dusk", device="cpu")
+    drawn = on_cpu.run(None, scene.label_ids).generated_u8  # by the fast path
+    assert (named.generated_u8.cpu().int() - drawn.int()).abs().max() <= 2
+    draw_street(pipeline.generator, remove_class(scene.label_ids, "car"), "dusk")
+    (folder / "photos").mkdir()
+    save_image(scene.image_u8, folder / "photos" / "street.png")
+    assert run_folder(pipeline, folder / "photos", folder / "out").new == 1
+
+
+def train_a_segmentation_network(folder: Path) -> None:
+    from utils.cache import cached
+    from utils.scenes import open_scenes
+    from utils.segmentation import SegmentationNet
+    from utils.training import balanced_weights, train
+
+    scenes = [
+        cached(open_scenes("toy", s, size=(64, 64))[:8], folder / "cache") for s in ("train", "val")
+    ]
+    for epochs in (1, 2):  # the second goes on from the first's checkpoint
+        network = SegmentationNet("resnet18", "unet")
+        settings = {"batch_size": 4, "class_weights": balanced_weights(scenes[0]), "half_size": 0.5}
+        history = train(network, *scenes, epochs=epochs, folder=folder / "unet", **settings)
+        assert len(history["seconds"]) == epochs
+        assert next(network.parameters()).device.type == "pretended"
+
+
+def train_a_generator(folder: Path) -> None:
+    import spade
+    from spade.classifier import StyleClassifier, style_labels
+    from spade.losses import LossWeights, PerceptualLoss
+    from spade.training import Recipe, named_styles, train_spade
+    from utils.cache import cached
+    from utils.scenes import open_scenes
+    from utils.segmentation import SegmentationNet
+
+    scenes = cached(open_scenes("toy", "train", size=(64, 64))[:8], folder / "cache")
+    perceptual = PerceptualLoss.of_segmentation(SegmentationNet("resnet18"), texture=1)
+    recipe = Recipe(batch_size=4, schedule="constant", weights=LossWeights(style=1), head_start=8)
+    for pictures in (4, 8):
+        networks = (
+            spade.SpadeGenerator(2, "normal", 3, (64, 64), 4, styled_layers=True, grain=True),
+            spade.MultiscaleDiscriminator(ndf=2),
+            spade.Encoder(ngf=2, z_dim=3),
+        )
+        history = train_spade(
+            *networks[:2],
+            scenes,
+            pictures,
+            networks[2],
+            perceptual,
+            recipe,
+            StyleClassifier(style_labels(scenes)[0], z_dim=3),
+            folder=folder / "generator",
+            preview=scenes[:2],
+        )
+        assert len(history["style"]) == pictures // 4
+        assert all(next(part.parameters()).device.type == "pretended" for part in networks)
+    assert "dusk" in named_styles(networks[2], scenes)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
