@@ -352,7 +352,7 @@ def train_spade(
     if classifier is not None:
         group = {"params": classifier.parameters(), "lr": CLASSIFIER_RATE}
         optimizers[0].add_param_group(group)
-    averaged = AveragedModel(network, avg_fn=_running_mean(recipe.average), use_buffers=True)
+    averaged = AveragedModel(network, multi_avg_fn=_running_mean(recipe.average), use_buffers=True)
     parts = learners | {"averaged": averaged}
     parts |= {"network_adam": optimizers[0], "discriminator_adam": optimizers[1]}
     if accelerator.scaler is not None:  # fp16
@@ -426,11 +426,14 @@ def train_spade(
 def _running_mean(keep: float):
     """The averaging of AveragedModel; in the first steps it keeps less, to forget the start."""
 
-    def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
-        if not current.is_floating_point():
-            return current
-        kept = min(keep, (1 + int(count)) / (10 + int(count)))
-        return averaged.lerp(current.to(averaged.dtype), 1 - kept)
+    def average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        # All of one type at once: asked for each weight, a GPU would be waited for each time.
+        count = int(count)
+        if current[0].is_floating_point():
+            kept = min(keep, (1 + count) / (10 + count))
+            torch._foreach_lerp_(averaged, current, 1 - kept)
+        else:
+            torch._foreach_copy_(averaged, current)
 
     return average
 

@@ -447,7 +447,9 @@ def test_the_networks_end_as_the_running_mean(streets, tmp_path):
 
 def test_the_running_mean_by_hand():
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1, bias=False), torch.nn.BatchNorm2d(1))
-    averaged = training.AveragedModel(network, avg_fn=training._running_mean(0.3), use_buffers=True)
+    averaged = training.AveragedModel(
+        network, multi_avg_fn=training._running_mean(0.3), use_buffers=True
+    )
     values = [1.0, 2.0, 4.0]
     for value in values:
         torch.nn.init.constant_(network[0].weight, value)
