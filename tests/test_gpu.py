@@ -11,6 +11,7 @@ import torch.utils.backend_registration as registration
 HERE = Path(__file__)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not hasattr(registration, "_setup_privateuseone_for_python_backend"),
     reason="this torch can't pretend to have a GPU",
