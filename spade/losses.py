@@ -24,7 +24,7 @@ Judgement = list[list[Tensor]]  # what MultiscaleDiscriminator returns: layers f
 class LossWeights:
     """How much each term of the generator's loss counts beside the adversarial one, which has 1.
 
-    The published ones by default.  With less matching and perceptual loss, 3 instead of 10, a
+    The published ones by default.  With less matching and perceptual loss, 1 instead of 10, a
     generator draws sharper what can't be foreseen, such as windows: both ask for the real photo's
     windows in their places, and where these are unknown a smear costs least.
 
