@@ -222,9 +222,8 @@ def training_step(
             "matching": weights.matching * feature_matching(fake, real),
         }
         if perceptual is not None:
-            losses["perceptual"] = weights.perceptual * perceptual(
-                fake_pm1, real_pm1, categories(planes)
-            )
+            regions = categories(planes) if perceptual.texture else None
+            losses["perceptual"] = weights.perceptual * perceptual(fake_pm1, real_pm1, regions)
         if mu is not None:
             losses["kl"] = weights.kl * kl_divergence(mu.float(), logvar.float())
         if classifier is not None:

@@ -1,5 +1,6 @@
 """What lies where, with a GPU: the pipeline and both trainings on a pretended one."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,20 @@ import pytest
 import torch
 import torch.utils.backend_registration as registration
 
-HERE = Path(__file__)
+import spade
+from spade.classifier import StyleClassifier, style_labels
+from spade.losses import LossWeights, PerceptualLoss
+from spade.training import Recipe, named_styles, train_spade
+from utils.augmentation import Augmentation
+from utils.cache import cached
+from utils.files import PROJECT
+from utils.images import save_image
+from utils.painting import draw_street, remove_class
+from utils.photo_folder import run_folder
+from utils.pipeline import load_pipeline
+from utils.scenes import open_scenes
+from utils.segmentation import SegmentationNet
+from utils.training import balanced_weights, train
 
 
 @pytest.mark.slow
@@ -17,15 +31,15 @@ HERE = Path(__file__)
     reason="this torch can't pretend to have a GPU",
 )
 def test_the_course_on_a_gpu(tmp_path):
-    command = [sys.executable, str(HERE), str(tmp_path)]
-    done = subprocess.run(command, cwd=HERE.parents[1], capture_output=True, text=True)
+    command = [sys.executable, __file__, str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert {"moved", "pipeline", "segmentation", "generator"} <= set(done.stdout.split("\n"))
 
 
 def main(folder: Path) -> None:
-    sys.path.insert(0, str(HERE.parents[1]))
-    import pretended_gpu
+    import pretended_gpu  # not every torch has what it needs
 
     pretended_gpu.install()
     what_is_not_moved_is_found()
@@ -52,8 +66,6 @@ def what_is_not_moved_is_found() -> None:
 def augment_on_the_cpu() -> None:
     """torchvision's kinds of tensors can't be made of pretended ones (test_augmentation.py has a
     test for real ones)."""
-    from utils.augmentation import Augmentation
-
     augment = Augmentation.__call__
 
     def elsewhere(self, *pixels, seeds):
@@ -65,12 +77,6 @@ def augment_on_the_cpu() -> None:
 
 
 def photo_to_photo(folder: Path) -> None:
-    from utils.images import save_image
-    from utils.painting import draw_street, remove_class
-    from utils.photo_folder import run_folder
-    from utils.pipeline import load_pipeline
-    from utils.scenes import open_scenes
-
     pipeline = load_pipeline("toy", "toy")
     scene = open_scenes("toy", "val", size=pipeline.generator.size)[0]
     for result in pipeline.feedback(scene.image_u8[None], 2):
@@ -86,11 +92,6 @@ def photo_to_photo(folder: Path) -> None:
 
 
 def train_a_segmentation_network(folder: Path) -> None:
-    from utils.cache import cached
-    from utils.scenes import open_scenes
-    from utils.segmentation import SegmentationNet
-    from utils.training import balanced_weights, train
-
     scenes = [
         cached(open_scenes("toy", s, size=(64, 64))[:8], folder / "cache") for s in ("train", "val")
     ]
@@ -103,14 +104,6 @@ def train_a_segmentation_network(folder: Path) -> None:
 
 
 def train_a_generator(folder: Path) -> None:
-    import spade
-    from spade.classifier import StyleClassifier, style_labels
-    from spade.losses import LossWeights, PerceptualLoss
-    from spade.training import Recipe, named_styles, train_spade
-    from utils.cache import cached
-    from utils.scenes import open_scenes
-    from utils.segmentation import SegmentationNet
-
     scenes = cached(open_scenes("toy", "train", size=(64, 64))[:8], folder / "cache")
     perceptual = PerceptualLoss.of_segmentation(SegmentationNet("resnet18"), texture=1)
     recipe = Recipe(batch_size=4, schedule="constant", weights=LossWeights(style=1), head_start=8)
