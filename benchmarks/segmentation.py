@@ -12,7 +12,7 @@ import os
 
 import torch
 import torch.nn.functional as F
-from timing import in_turn, machine
+from timing import STEPS, in_turn, machine
 
 from utils.augmentation import Augmentation
 from utils.cache import cached
@@ -20,8 +20,6 @@ from utils.files import PROJECT
 from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet
 from utils.training import PRECISIONS, epoch_batches, make_accelerator, train_one_epoch
-
-STEPS = 4
 
 
 class PlainLoop:
@@ -34,10 +32,9 @@ class PlainLoop:
         self.image_u8, self.label_ids, self.batch = image_u8, label_ids, batch
 
     def __call__(self) -> None:
-        for step in range(STEPS):
-            part = slice(step * self.batch, (step + 1) * self.batch)
-            x = self.image_u8[part].to(self.device)
-            y = self.label_ids[part].long().to(self.device)
+        batches = (pixels.split(self.batch) for pixels in (self.image_u8, self.label_ids))
+        for image_u8, label_ids in zip(*batches, strict=True):
+            x, y = image_u8.to(self.device), label_ids.long().to(self.device)
             loss = F.cross_entropy(self.network(x), y)
             self.optimizer.zero_grad()
             loss.backward()

@@ -12,7 +12,7 @@ import argparse
 import os
 
 import torch
-from timing import in_turn, machine
+from timing import STEPS, in_turn, machine
 
 import spade
 from spade.losses import (
@@ -29,8 +29,6 @@ from utils.files import PROJECT
 from utils.scenes import open_scenes
 from utils.segmentation import load_segmentation
 from utils.weights import find_weights
-
-STEPS = 4
 
 
 class Networks:
