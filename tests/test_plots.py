@@ -213,13 +213,19 @@ def test_class_rounds(pictures):
     shares[:, 7] = torch.tensor([0.5, 0.6, 0.7])  # the road
     shares[:, 26] = torch.tensor([0.2, 0.1, 0.0])  # cars
     shares[1:, 25] = 0.1  # riders that were not there at the start
-    plots.show_class_rounds({"a": shares, "b": shares.flip(1) + 1e-3}, name="classes")
+    others = torch.zeros(3, 34)
+    others[:, 7] = 0.5
+    others[:, 17] = torch.tensor([0.1, 0.1, 0.2])  # poles, in this panel alone
+    plots.show_class_rounds({"a": shares, "b": others}, name="classes")
     first, second, bar = the_figure().axes
-    assert [label.get_text() for label in first.get_yticklabels()] == ["road", "car"]
-    rows = torch.as_tensor(first.get_images()[0].get_array().copy())
-    torch.testing.assert_close(rows, torch.tensor([[1, 1.2, 1.4], [1, 0.5, 0]]))
-    assert second.get_images()[0].get_array().shape == (2, 3), "the same classes"
+    assert [label.get_text() for label in first.get_yticklabels()] == ["road", "car", "pole"]
+    rows = torch.as_tensor(first.get_images()[0].get_array().filled(torch.nan))
+    nothing = [torch.nan] * 3
+    torch.testing.assert_close(
+        rows, torch.tensor([[1, 1.2, 1.4], [1, 0.5, 0], nothing]), equal_nan=True
+    )
+    assert second.get_images()[0].get_array().shape == (3, 3), "the same classes"
     assert (pictures / "classes.jpg").is_file()
     plt.close("all")
-    plots.show_class_rounds({"a": shares}, classes=1)
-    assert [label.get_text() for label in the_figure().axes[0].get_yticklabels()] == ["road"]
+    plots.show_class_rounds({"a": shares}, classes=1)  # the one that changes most
+    assert [label.get_text() for label in the_figure().axes[0].get_yticklabels()] == ["car"]

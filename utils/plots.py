@@ -19,7 +19,7 @@ FIGURE_WIDTH = 11  # inches; at 80 dots an inch as wide as a notebook's column
 
 def setup_notebook() -> None:
     """Store figures as JPEG, 80 dots an inch: a notebook of photos stays ten times smaller."""
-    set_matplotlib_formats("jpeg", pil_kwargs={"quality": 75})
+    set_matplotlib_formats("jpeg", pil_kwargs={"quality": 70})
     plt.rcParams["figure.dpi"] = 80
     plt.rcParams["savefig.dpi"] = 80
 
@@ -236,16 +236,20 @@ def show_spread(
 def show_class_rounds(
     shares: dict[str, torch.Tensor], classes: int = 16, name: str | None = None
 ) -> None:
-    """What is left of each class, round after round: a row a class, the most frequent on top.
+    """What is left of the classes that change most, round after round: a row a class.
 
     Args:
         shares: title -> (R, 34) shares of the labels, as utils.feedback.class_shares() gives them:
             one panel each.
-        classes: how many rows; which ones is decided by the start of the first panel.
+        classes: how many rows, the most frequent class on top.
     """
-    first = next(iter(shares.values()))[0]
-    labels = first.argsort(descending=True, stable=True)[:classes]
-    labels = labels[first[labels] > 0]
+    starts = torch.stack([values[0] for values in shares.values()])  # (panels, 34)
+    ends = torch.stack([values[-1] for values in shares.values()])
+    changes = ((ends / starts).clamp(max=2) - 1).abs()
+    changes = changes.where(starts > 0, -1).amax(0)  # (34,), -1: not there at the start
+    labels = changes.argsort(descending=True, stable=True)[:classes]
+    labels = labels[changes[labels] >= 0]
+    labels = labels[starts[:, labels].amax(0).argsort(descending=True, stable=True)]
     figure, axes = plt.subplots(
         1, len(shares), figsize=(FIGURE_WIDTH, 0.25 * len(labels) + 0.9), squeeze=False, sharey=True
     )
