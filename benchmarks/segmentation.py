@@ -16,6 +16,7 @@ from timing import STEPS, in_turn, machine
 
 from utils.augmentation import Augmentation
 from utils.cache import cached
+from utils.commands import width_and_height
 from utils.files import PROJECT
 from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet
@@ -64,12 +65,12 @@ class OurLoop:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", default="256x128", help="WIDTHxHEIGHT")
+    parser.add_argument("--size", default="256x128", type=width_and_height, help="WIDTHxHEIGHT")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precisions", nargs="+", default=("fp32", "bf16"), choices=PRECISIONS)
     arguments = parser.parse_args()
-    width, height = (int(side) for side in arguments.size.split("x"))
+    width, height = arguments.size
     batch = arguments.batch_size
     os.environ["COURSE_PROGRESS"] = "0"  # no bars between the lines
     scenes = cached(

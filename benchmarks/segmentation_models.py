@@ -17,6 +17,7 @@ import torch
 from timing import in_turn, machine
 
 from utils.cache import cached
+from utils.commands import width_and_height
 from utils.files import PROJECT, write_atomically
 from utils.scenes import Scenes, open_scenes
 from utils.segmentation import BACKBONES, SegmentationNet
@@ -55,7 +56,7 @@ def train_a_little(network: SegmentationNet, scenes: list[Scenes], arguments) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", default="128x64", help="WIDTHxHEIGHT")
+    parser.add_argument("--size", default="128x64", type=width_and_height, help="WIDTHxHEIGHT")
     parser.add_argument("--scenes", type=int, help="how many training scenes; all by default")
     parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--batch-size", type=int, default=16)
@@ -63,7 +64,7 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", choices=tuple(PRECISIONS))
     parser.add_argument("--cache", default=PROJECT / "data/cache", help="for decoded scenes")
     arguments = parser.parse_args()
-    width, height = (int(side) for side in arguments.size.split("x"))
+    width, height = arguments.size
     scenes = [
         cached(open_scenes("toy", split, size=(width, height))[:count], arguments.cache)
         for split, count in (("train", arguments.scenes), ("val", None))

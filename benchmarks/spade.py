@@ -23,6 +23,7 @@ import spade
 from spade.fast import Neighbourhoods, fast_forward, stages
 from spade.normalization import SpectralNormConv2d
 from spade.semantics import label_codes
+from utils.commands import width_and_height
 from utils.images import pm1_to_u8
 from utils.scenes import open_scenes
 
@@ -151,13 +152,12 @@ def main() -> None:
     parser.add_argument("--weights", help="a generator's file, for example data/weights/...")
     parser.add_argument("--pictures", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--size", default="512x256", help="WIDTHxHEIGHT")
+    parser.add_argument("--size", default="512x256", type=width_and_height, help="WIDTHxHEIGHT")
     parser.add_argument("--ngf", type=int, default=64)
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--peak", choices=("plain", "exact", "bf16"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.given = sys.argv[1:]
-    arguments.size = tuple(int(side) for side in arguments.size.split("x"))
 
     dataset = "camvid" if arguments.root else "toy"
     scenes = open_scenes(dataset, "val", arguments.root, arguments.size).spread(arguments.pictures)

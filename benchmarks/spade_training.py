@@ -25,6 +25,7 @@ from spade.losses import (
 )
 from spade.training import Recipe, train_spade, training_batch, xavier_start
 from utils.cache import cached
+from utils.commands import width_and_height
 from utils.files import PROJECT
 from utils.scenes import open_scenes
 from utils.segmentation import load_segmentation
@@ -112,12 +113,12 @@ class OurTraining(Networks):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", default="256x128", help="WIDTHxHEIGHT")
+    parser.add_argument("--size", default="256x128", type=width_and_height, help="WIDTHxHEIGHT")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cache", default=PROJECT / "data" / "cache", help="for decoded scenes")
     arguments = parser.parse_args()
-    width, height = size = tuple(int(side) for side in arguments.size.split("x"))
+    width, height = size = arguments.size
     batch = arguments.batch_size
     os.environ["COURSE_PROGRESS"] = "0"  # no bars between the lines
     scenes = cached(open_scenes("toy", "train", size=size)[: STEPS * batch], arguments.cache)

@@ -17,6 +17,7 @@ from .semantics import SEMANTIC_CHANNELS
 KIND, ENCODER_KIND = "spade.SpadeGenerator", "spade.Encoder"
 STYLE = "styles."  # before a style's name among the tensors
 SHOWN = 3  # keys named in a message
+_OTHER_VERSION = "{path} was written by another version of this project ({error}): update it."
 
 
 def load_generator(
@@ -52,7 +53,10 @@ def load_generator(
         settings |= {"upsampling": upsampling, "size": size}
     # On the meta device nothing is allocated or drawn at random: each weight comes from the file.
     with torch.device("meta"):
-        generator = SpadeGenerator(**settings)
+        try:
+            generator = SpadeGenerator(**settings)
+        except TypeError as error:
+            raise ValueError(_OTHER_VERSION.format(path=path, error=error)) from error
         if "head_0.conv_0.weight" in state_dict:
             fold_spectral_norm(generator)
     _check_fit(generator, state_dict, path)
@@ -95,7 +99,10 @@ def load_encoder(path: str | Path) -> Encoder:
             f"{path} holds no style encoder: expected a file that spade.training wrote, such as "
             "encoder.safetensors."
         )
-    encoder = fold_spectral_norm(Encoder(**metadata))
+    try:
+        encoder = fold_spectral_norm(Encoder(**metadata))
+    except TypeError as error:
+        raise ValueError(_OTHER_VERSION.format(path=path, error=error)) from error
     try:
         encoder.load_state_dict(state_dict)
     except RuntimeError as error:

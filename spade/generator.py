@@ -232,6 +232,7 @@ class SpadeGenerator(nn.Module):
         z: Tensor | None = None,
         precision: str = "exact",
         edges: bool = True,
+        checked: bool = False,
     ) -> Tensor:
         """Draw photos into label maps: evaluation mode, no gradients; maps may be on any device.
 
@@ -246,6 +247,7 @@ class SpadeGenerator(nn.Module):
             precision: "exact" computes in float32, "bf16" in bfloat16 where that is safe: slightly
                 different, and faster on recent GPUs and on CPUs that can (avx512_bf16, amx_bf16).
             edges: False draws none, whatever instance_ids says.
+            checked: see spade.semantics.
 
         Returns:
             image_u8, (3, H, W) or (B, 3, H, W) uint8 RGB on the generator's device.
@@ -261,7 +263,7 @@ class SpadeGenerator(nn.Module):
                 f"This generator was made for {self.semantic_channels} planes, and a label map has "
                 f"{SEMANTIC_CHANNELS}: call the generator with planes of your own instead."
             )
-        codes = label_codes(label_ids.to(device), instance_ids, edges)  # (B, H, W)
+        codes = label_codes(label_ids.to(device), instance_ids, edges, checked)  # (B, H, W)
         self._check_inputs(*codes.shape, z)
         z = None if z is None else z.to(device)
         on_cpu, use_bf16 = device.type == "cpu", precision == "bf16"

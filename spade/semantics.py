@@ -31,7 +31,10 @@ def instance_edges(ids: Tensor) -> Tensor:
 
 
 def label_codes(
-    label_ids: Tensor, instance_ids: Tensor | None = None, edges: bool = True
+    label_ids: Tensor,
+    instance_ids: Tensor | None = None,
+    edges: bool = True,
+    checked: bool = False,
 ) -> Tensor:
     """The semantic planes as one number a pixel: the label id, and 35 more on an edge.
 
@@ -40,7 +43,8 @@ def label_codes(
     Returns:
         (B, H, W) int64 in 0..69 on the device of label_ids; B is 1 for a single map.
     """
-    check_label_ids(label_ids)
+    if not checked:
+        check_label_ids(label_ids)
     if instance_ids is None:
         instance_ids = label_ids
     elif instance_ids.shape != label_ids.shape:
@@ -68,7 +72,12 @@ def codes_to_planes(codes: Tensor) -> Tensor:
     return planes
 
 
-def semantics(label_ids: Tensor, instance_ids: Tensor | None = None, edges: bool = True) -> Tensor:
+def semantics(
+    label_ids: Tensor,
+    instance_ids: Tensor | None = None,
+    edges: bool = True,
+    checked: bool = False,
+) -> Tensor:
     """Turn a label map into 35 one-hot planes and one plane of instance edges.
 
     Args:
@@ -78,6 +87,8 @@ def semantics(label_ids: Tensor, instance_ids: Tensor | None = None, edges: bool
             between classes only, which is what one has without instance maps.
         edges: False leaves the edge plane empty, to see what it does; the published weights were
             trained with edges.
+        checked: these are label ids for sure, since they come from Scenes or from a network; on a
+            GPU a check would wait for all that was asked of it before.
 
     Returns:
         (B, 36, H, W) float32 of 0 and 1 on the device of label_ids; B is 1 for a single map.
@@ -89,7 +100,7 @@ def semantics(label_ids: Tensor, instance_ids: Tensor | None = None, edges: bool
     Source: Park et al., CVPR 2019, arXiv:1903.07291; the edge plane is pix2pixHD's
     (Wang et al., CVPR 2018, arXiv:1711.11585, section 3.3).
     """
-    return codes_to_planes(label_codes(label_ids, instance_ids, edges))
+    return codes_to_planes(label_codes(label_ids, instance_ids, edges, checked))
 
 
 def categories(planes: Tensor) -> Tensor:
@@ -101,5 +112,8 @@ def categories(planes: Tensor) -> Tensor:
     Returns:
         (B, 7, H, W) of 0 and 1: flat, construction, object, nature, sky, human, vehicle.
     """
-    members = F.one_hot(CATEGORIES.to(planes.device))[:, 1:].to(planes.dtype)  # (34, 7)
+    members = _MEMBERS.to(planes)  # (34, 7)
     return torch.einsum("blhw,lc->bchw", planes[:, :NUM_LABELS], members)
+
+
+_MEMBERS = F.one_hot(CATEGORIES)[:, 1:]  # which label belongs to which category

@@ -12,6 +12,7 @@ compared as textures (--texture-weight).  Started again, it goes on from its las
 import argparse
 import copy
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -44,8 +45,10 @@ from spade.semantics import categories, semantics
 from utils.augmentation import Augmentation
 from utils.batch_norm import synchronize_batch_norm
 from utils.cache import CachedScenes, cached
+from utils.commands import exit_status, width_and_height
 from utils.images import save_image, u8_to_pm1
 from utils.labels import label_ids_to_colors
+from utils.modes import float32_again
 from utils.progress import progress
 from utils.scenes import Scenes, open_scenes
 from utils.segmentation import load_segmentation
@@ -176,7 +179,7 @@ def training_batch(
         pixels = (*pixels, scenes.instance_batch(chosen[mine].tolist()))
     augment = Augmentation(scenes.size, flip=0.5)
     image_u8, *maps = augment(*(x.to(device) for x in pixels), seeds=seeds[mine])
-    batch = semantics(*maps), u8_to_pm1(image_u8), noise[mine].to(device)
+    batch = semantics(*maps, checked=True), u8_to_pm1(image_u8), noise[mine].to(device)
     return batch if labels is None else (*batch, labels[chosen[mine]].to(device))
 
 
@@ -361,6 +364,8 @@ def train_spade(
     made_by = generator.settings | asdict(recipe)
     made_by |= {f"{name}_weight": weight for name, weight in made_by.pop("weights").items()}
     made_by["scenes"] = f"{scenes.dataset} {len(scenes)}"
+    made_by["without_perceptual"] = perceptual is None
+    made_by["texture_weight"] = 0 if perceptual is None else perceptual.texture
     made_by["head_start"] *= classifier is not None
     made_by["pictures"] = "any" if recipe.schedule == "constant" else pictures
     history: History = {}
@@ -378,44 +383,42 @@ def train_spade(
     first, waiting = len(history.get("adversarial", ())), []
     start = time.perf_counter()
     bar = progress(range(first, steps), "training", hidden=not accelerator.is_main_process)
-    for step in bar:
-        rates = recipe.learning_rates(step / steps)
-        for optimizer, rate in zip(optimizers, rates, strict=True):  # the classifier's stays
-            optimizer.param_groups[0]["lr"] = rate
-        batch = training_batch(
-            scenes, step, batch_size, recipe.seed, generator.z_dim, accelerator, labels
-        )
-        batch = (*(x.to(memory_format=torch.channels_last) for x in batch[:2]), *batch[2:])
-        losses = training_step(
-            *trained[:2], optimizers, perceptual, batch, accelerator, weights, *trained[2:]
-        )
-        waiting.append(losses)
-        averaged.update_parameters(network)
-        seen = (step + 1) * batch_size
-        is_due = seen % save_every < batch_size or step + 1 == steps
-        if is_due or len(waiting) == CHECK_EVERY:
-            try:
-                _collect(history, waiting, accelerator)
-            except FloatingPointError as error:
-                kept = "nothing was kept before it"
-                if folder is not None and (folder / "last.pt").is_file():
-                    kept = f"{folder / 'last.pt'} holds the last good checkpoint"
-                raise diverged(str(error), kept) from error
-            waiting = []
-            bar.set_postfix_str(_figures(history, 1), refresh=False)
-        if is_due and folder is not None and accelerator.is_main_process:
-            save_checkpoint(folder / "last.pt", parts, history, made_by)
-            rate = (step + 1 - first) * batch_size / (time.perf_counter() - start)
-            line = f"{seen} pictures, {rate:.1f} a second: {_figures(history, 100)}"
-            accelerator.print(line, flush=True)
-            if preview is not None:
-                network_now = settled(averaged)
-                path = folder / f"preview_{seen:06d}.jpg"
-                save_preview(network_now.generator, preview, path, network_now.encoder)
-    accelerator.wait_for_everyone()
-    # Accelerate has put the precision into forward(); from here on it is float32 again.
-    for part in trained:
-        accelerator.unwrap_model(part, keep_fp32_wrapper=False)
+    with float32_again(accelerator, *trained):
+        for step in bar:
+            rates = recipe.learning_rates(step / steps)
+            for optimizer, rate in zip(optimizers, rates, strict=True):  # the classifier's stays
+                optimizer.param_groups[0]["lr"] = rate
+            batch = training_batch(
+                scenes, step, batch_size, recipe.seed, generator.z_dim, accelerator, labels
+            )
+            batch = (*(x.to(memory_format=torch.channels_last) for x in batch[:2]), *batch[2:])
+            losses = training_step(
+                *trained[:2], optimizers, perceptual, batch, accelerator, weights, *trained[2:]
+            )
+            waiting.append(losses)
+            averaged.update_parameters(network)
+            seen = (step + 1) * batch_size
+            is_due = seen % save_every < batch_size or step + 1 == steps
+            if is_due or len(waiting) == CHECK_EVERY:
+                try:
+                    _collect(history, waiting, accelerator)
+                except FloatingPointError as error:
+                    kept = "nothing was kept before it"
+                    if folder is not None and (folder / "last.pt").is_file():
+                        kept = f"{folder / 'last.pt'} holds the last good checkpoint"
+                    raise diverged(str(error), kept) from error
+                waiting = []
+                bar.set_postfix_str(_figures(history, 1), refresh=False)
+            if is_due and folder is not None and accelerator.is_main_process:
+                save_checkpoint(folder / "last.pt", parts, history, made_by)
+                rate = (step + 1 - first) * batch_size / (time.perf_counter() - start)
+                line = f"{seen} pictures, {rate:.1f} a second: {_figures(history, 100)}"
+                accelerator.print(line, flush=True)
+                if preview is not None:
+                    network_now = settled(averaged)
+                    path = folder / f"preview_{seen:06d}.jpg"
+                    save_preview(network_now.generator, preview, path, network_now.encoder)
+        accelerator.wait_for_everyone()
     network.load_state_dict(settled(averaged).state_dict())
     network.eval()
     generator.history = {name: _thinned(values) for name, values in history.items()}
@@ -587,7 +590,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="toy", choices=("toy", "camvid", "cityscapes"))
     parser.add_argument("--root", help="the data set's folder")
-    parser.add_argument("--size", default="256x128", help="WIDTHxHEIGHT")
+    parser.add_argument("--size", default="256x128", type=width_and_height, help="WIDTHxHEIGHT")
     parser.add_argument("--scenes", type=int, help="how many training scenes; all by default")
     parser.add_argument("--ngf", type=int, default=32, help="width of the generator's last block")
     parser.add_argument("--hidden", type=int, default=48, help="width of SPADE's hidden layer")
@@ -634,9 +637,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint and weights")
     arguments = parser.parse_args()
 
-    width, height = size = tuple(int(side) for side in arguments.size.split("x"))
     train_scenes, val_scenes = (
-        open_scenes(arguments.dataset, split, arguments.root, size) for split in ("train", "val")
+        open_scenes(arguments.dataset, split, arguments.root, arguments.size)
+        for split in ("train", "val")
     )
     train_scenes = cached(train_scenes[: arguments.scenes], arguments.cache)
     torch.manual_seed(arguments.seed)
@@ -645,7 +648,7 @@ def main() -> None:
         arguments.ngf,
         arguments.upsampling,
         z_dim,
-        size,
+        arguments.size,
         arguments.hidden,
         max_channels=arguments.max_channels,
         styled_layers=arguments.styled_layers,
@@ -696,4 +699,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

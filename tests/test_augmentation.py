@@ -50,6 +50,9 @@ def test_crops_keep_photo_and_maps_together():
 def test_another_size_comes_out():
     photos, labels = Augmentation((20, 10), scale=(0.5, 1.0))(*a_batch(), seeds=seeds())
     assert photos.shape == (6, 3, 10, 20) and labels.shape == (6, 10, 20)
+    photos, labels = Augmentation((20, 10))(*a_batch(), seeds=seeds())
+    assert photos.shape == (6, 3, 10, 20) and labels.shape == (6, 10, 20)
+    assert set(labels.unique().tolist()) <= set(a_batch()[1].unique().tolist())
 
 
 def test_colours_change_in_photos_only():

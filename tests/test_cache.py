@@ -321,6 +321,12 @@ def test_scenes_that_live_on_a_device(tmp_path):
     assert isinstance(plain._arrays, cache._MappedArrays)
     moved.batch([0])[0].zero_()
     assert equal(moved[0], toy()[4])
+    again = moved.to("cpu", resident=True), moved.to("cpu"), moved.subset([2])
+    assert [[scene.name for scene in scenes] for scenes in again[:2]] == [moved.names] * 2
+    for one, index in zip(again, (1, 1, 0), strict=True):
+        assert equal(one[index], toy()[(1, 1, 3)[again.index(one)]])
+    with pytest.raises(ValueError, match="2 workers for scenes that lie on a device"):
+        moved.loader(2, workers=2)
 
 
 @pytest.mark.gpu

@@ -1,10 +1,15 @@
 """requirements.txt, environment.yml and requirements-colab.txt say the same; Colab has the rest."""
 
+import importlib
+import os
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+
+import utils
 
 ROOT = Path(__file__).resolve().parents[1]
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}  # where conda-forge's differ
@@ -82,3 +87,18 @@ def test_development_requirements_include_the_course():
     lines = (ROOT / "requirements-dev.txt").read_text().splitlines()
     assert "-r requirements.txt" in lines
     assert {"pytest", "nbval", "ruff"} <= set(requirements("requirements-dev.txt"))
+
+
+@pytest.mark.parametrize(
+    "platform, wish, expected",
+    [("darwin", None, "true"), ("darwin", "false", "false"), ("linux", None, None)],
+)
+def test_a_mac_computes_on_its_processor_unless_told_otherwise(
+    platform, wish, expected, monkeypatch
+):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", wish or "")  # so that it is as before afterwards
+    if wish is None:
+        monkeypatch.delenv("ACCELERATE_USE_CPU")
+    monkeypatch.setattr(sys, "platform", platform)
+    importlib.reload(utils)
+    assert os.environ.get("ACCELERATE_USE_CPU") == expected

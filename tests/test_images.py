@@ -1,6 +1,7 @@
 """Reading, resizing and saving: nothing changes that should not, and nothing is half-written."""
 
 import os
+import struct
 import threading
 import time
 import zlib
@@ -104,6 +105,28 @@ def test_exif_rotation(tmp_path):
     assert read.shape == (3, 32, 16)
     difference = read.int() - image_u8.rot90(-1, (1, 2)).int()
     assert difference.abs().max() < 12
+
+
+@pytest.mark.parametrize(
+    "error", [struct.error("required argument is not an integer"), KeyError(1)]
+)
+def test_whatever_error_damage_leads_to_the_file_is_named(error, tmp_path, monkeypatch):
+    def stumble(picture):
+        raise error
+
+    save_image(noise(3, 9, 11), tmp_path / "a.jpg")
+    monkeypatch.setattr(images.ImageOps, "exif_transpose", stumble)
+    with pytest.raises(ValueError, match=r"a\.jpg can't be read as a picture"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_a_transparent_colour_becomes_white(tmp_path):
+    picture = Image.new("RGB", (4, 2), (10, 20, 30))
+    picture.putpixel((1, 0), (40, 50, 60))
+    picture.save(tmp_path / "a.png", transparency=(10, 20, 30))
+    white = torch.full((3, 2, 4), 255, dtype=torch.uint8)
+    white[:, 0, 1] = torch.tensor([40, 50, 60])
+    assert torch.equal(read_image(tmp_path / "a.png"), white)
 
 
 def test_every_kind_of_picture_becomes_rgb(tmp_path):

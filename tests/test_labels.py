@@ -167,9 +167,9 @@ def test_predictions_are_not_suspected_of_being_train_ids():
     train_ids = label_ids_to_train_ids(a_street()).clamp(max=18)
     with pytest.raises(ValueError, match="looks like train ids"):
         check_label_ids(train_ids)
-    check_label_ids(train_ids, predicted=True)
+    check_label_ids(train_ids, trusted=True)
     with pytest.raises(ValueError, match="^a map holds the value 255"):
-        check_label_ids(label_ids_to_train_ids(torch.zeros(2, 2)), "a map", predicted=True)
+        check_label_ids(label_ids_to_train_ids(torch.zeros(2, 2)), "a map", trusted=True)
 
 
 def colors(street):

@@ -168,6 +168,8 @@ def halves(column):
 def test_boundaries_by_hand():
     # The outlines are columns 7 and 8 in the truth, 9 and 10 in the prediction.
     assert boundary_score(halves(10), halves(8), tolerance=2).f_score == 1
+    assert boundary_score(halves(8), halves(8), tolerance=0).f_score == 1
+    assert boundary_score(halves(9), halves(8), tolerance=0).f_score == 0
     near = boundary_score(halves(10), halves(8), tolerance=1)
     assert near.f_score == 0 and set(near.by_class) == {NAMES[i] for i in BENCHMARK_IDS}
     assert near.predicted_length == near.true_length == pytest.approx(2 / 16)

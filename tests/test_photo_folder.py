@@ -1,7 +1,9 @@
 """A folder of photos: killed at any moment, it goes on and ends as if nothing had happened."""
 
 import json
+import os
 import re
+import sys
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
@@ -104,6 +106,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     with open(out / RESULTS, "a") as file:
         file.write('{"photo": "d.webp", "identi')
     (out / "maps" / ".d.png.abc.part").write_bytes(b"half")
+    (out / ".index.html.abc.part").write_bytes(b"half")
     (out / "photos" / "d.png").write_bytes(b"of a batch that was not finished")
     report = run_folder(pipeline, photos, out, batch_size=2)
     assert report.new == len(NAMES) - 2 * after
@@ -119,6 +122,16 @@ def test_what_changed_or_is_missing_is_done_again(pipeline, photos, tmp_path):
     assert again.new == 2 and set(again.records) == set(NAMES), "no result is thrown away"
     assert again.records["c.png"].name == report.records["c.png"].name
     assert int(read_image(tmp_path / "out" / "photos" / "c.png.png").max()) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_no_unicode(pipeline, photos, tmp_path):
+    name = os.fsdecode(b"stra\xdfe.png")  # from an archive of the nineties
+    (photos / "c.png").rename(photos / name)
+    for new in (len(NAMES), 0):
+        report = run_folder(pipeline, photos, tmp_path / "out")
+        assert report.new == new and name in report.records
+    assert 'src="photos/stra%DFe.png"' in (tmp_path / "out" / PAGE).read_text()
 
 
 def test_other_networks_or_settings_are_noticed(pipeline, photos, tmp_path):

@@ -115,6 +115,14 @@ def test_a_given_map_takes_the_place_of_the_predicted_one(pipeline, dtype):
     assert equal(without_photo[1], pipeline.run(result.generated_u8))
 
 
+def test_any_map_that_a_network_predicts_is_drawn(pipeline, monkeypatch):
+    label_ids = torch.arange(16, dtype=torch.uint8).repeat(1, 64, 4)
+    with pytest.raises(ValueError, match="looks like train ids"):
+        pipeline.run(None, label_ids)
+    monkeypatch.setattr(pipeline.segmenter, "predict", lambda image_u8: label_ids)
+    assert torch.equal(pipeline.run(photos(1, 3, 64, 64)).label_ids, label_ids)
+
+
 def test_starts_that_are_none(pipeline):
     with pytest.raises(ValueError, match="nothing to start from: pass image_u8, label_ids"):
         pipeline.run(None)

@@ -151,16 +151,6 @@ def test_models():
     assert axis.collections[0].get_offsets().tolist() == [[30.0, 0.5]] * 2
 
 
-def test_curves():
-    plots.show_curves({"a": [0.5, 0.25], "b": [1.0]}, xlabel="round", ylabel="agreement")
-    (axis,) = the_figure().axes
-    named = {
-        line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axis.lines
-    }
-    assert named == {"a": ([1, 2], [0.5, 0.25]), "b": ([1], [1.0])}
-    assert (axis.get_xlabel(), axis.get_ylabel()) == ("round", "agreement")
-
-
 def test_losses_are_means_of_stretches():
     plots.show_losses({"kl": [1.0, 3.0, 5.0, 5.0], "matching": [2.0, 2.0, 2.0, 8.0]}, points=2)
     axes = the_figure().axes
@@ -188,7 +178,7 @@ def test_figures_are_stored_as_small_jpegs(monkeypatch):
     with plt.rc_context():
         plots.setup_notebook()
         assert plt.rcParams["figure.dpi"] == plt.rcParams["savefig.dpi"] == 80
-    assert settings == [(("jpeg",), {"pil_kwargs": {"quality": 75}})]
+    assert settings == [(("jpeg",), {"pil_kwargs": {"quality": 70}})]
 
 
 def test_spread_is_the_mean_and_the_middle_80_percent(pictures):

@@ -202,6 +202,16 @@ def test_cityscapes(cityscapes):
 # ------------------------------------------------------------------------------ fingerprints
 
 
+def test_the_test_split_of_cityscapes_holds_nothing_but_void(tmp_path):
+    make_cityscapes(tmp_path, split="test")
+    label_ids = torch.ones(32, 64, dtype=torch.uint8)  # ego vehicle
+    label_ids[:4], label_ids[:, :4], label_ids[8:20, 8:50] = 2, 3, 0
+    for path in tmp_path.rglob("*_labelIds.png"):
+        save_image(label_ids, path)
+    scenes = open_scenes("cityscapes", "test", tmp_path, size=(64, 32))
+    assert torch.equal(scenes[0].label_ids, label_ids)
+
+
 def test_a_changed_file_changes_the_fingerprint(cityscapes):
     def fingerprint():
         return open_scenes("cityscapes", "val", cityscapes, size=(64, 32)).fingerprint()
@@ -289,6 +299,8 @@ def test_a_folder_of_photos(tmp_path):
         save_image(a_photo(40 + i, 60, i), tmp_path / name)
     Image.fromarray(a_photo(30, 50).permute(1, 2, 0).numpy()).save(tmp_path / "d.webp")
     (tmp_path / "notes.txt").write_text("no photo")
+    (tmp_path / "._a.png").write_bytes(b"what a Mac knows about a.png")
+    (tmp_path / "folder.jpg").mkdir()
     photos = open_photos(tmp_path, (64, 32))
     assert [path.name for path in photos.paths] == ["a.png", "b.JPG", "c.jpeg", "d.webp"]
     assert len(photos) == 4 and len(photos[1:3]) == 2

@@ -467,8 +467,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(streets, tmp_path, monkeyp
     recipe = Recipe(batch_size=2, weights=LossWeights(style=1), head_start=8)
     classes, _ = style_labels(streets)
 
-    def trained(networks, recipe=recipe, folder=tmp_path / "run", save_every=2, preview=None):
-        settings = {"folder": folder, "save_every": save_every, "preview": preview}
+    def trained(networks, recipe=recipe, folder=tmp_path / "run", save_every=2, **settings):
+        settings |= {"folder": folder, "save_every": save_every}
         classifier = StyleClassifier(classes, z_dim=3)
         settings |= {"classifier": classifier, "precision": "bf16"}
         return train(networks, streets, 8, recipe, **settings)
@@ -498,6 +498,13 @@ def test_interrupted_and_resumed_equals_uninterrupted(streets, tmp_path, monkeyp
         ValueError, match=r"last\.pt is the checkpoint of another training, with kl"
     ):
         trained(tiny_networks(), replace(recipe, weights=LossWeights(kl=1, style=1)))
+    network = SegmentationNet("resnet18")
+    for perceptual, message in (
+        (PerceptualLoss.of_segmentation(network, texture=5.0), "texture_weight 0; .* 5.0"),
+        (PerceptualLoss.of_segmentation(network), "with without_perceptual True; .* False"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            trained(tiny_networks(), perceptual=perceptual)
 
 
 def test_a_loss_that_is_no_number(streets, tmp_path, monkeypatch):
@@ -669,6 +676,14 @@ def test_styles_history_and_encoder_come_back_from_their_files(tmp_path):
         spade.load_encoder(tmp_path / "generator.safetensors")
     with pytest.raises(ValueError, match="encoder.safetensors was not written by spade.save_gen"):
         spade.load_generator(tmp_path / "encoder.safetensors")
+    for network, save, load in (
+        (generator, spade.save_generator, spade.load_generator),
+        (encoder, spade.save_encoder, spade.load_encoder),
+    ):
+        network.settings["of_tomorrow"] = True
+        save(network, tmp_path / "newer.safetensors")
+        with pytest.raises(ValueError, match="newer.safetensors .* another version .*of_tomorrow"):
+            load(tmp_path / "newer.safetensors")
 
 
 def test_one_style_for_several_maps(streets):

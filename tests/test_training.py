@@ -13,7 +13,7 @@ from collections import namedtuple
 import pytest
 import torch
 
-from utils import scenes, training
+from utils import modes, scenes, training
 from utils.augmentation import Augmentation
 from utils.files import PROJECT
 from utils.scenes import open_scenes
@@ -274,10 +274,22 @@ def test_a_frozen_backbone_keeps_its_bits_and_the_head_learns(streets):
     assert network.head.training and not network.encoder.training  # its statistics would move
 
 
-@pytest.mark.parametrize("capability, count", [("AVX2", 1), ("AVX512", 0)])
-def test_emulated_bfloat16_is_told(monkeypatch, recwarn, capability, count):
+@pytest.mark.parametrize(
+    "facts, capability, count",
+    [
+        ("model : 1\nflags\t: fpu avx512f avx512_vnni\n", "AVX512", 1),
+        ("flags\t: fpu avx512f avx512_bf16\n", "AVX512", 0),
+        (None, "AVX2", 1),  # no Linux
+        (None, "AVX512", 0),
+        ("Features : asimd bf16\n", "DEFAULT", 0),  # an ARM
+    ],
+)
+def test_emulated_bfloat16_is_told(facts, capability, count, monkeypatch, recwarn, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("trains on the GPU, which has them")
+    if facts is not None:
+        (tmp_path / "cpuinfo").write_text(facts)
+    monkeypatch.setattr(modes, "Path", lambda path: tmp_path / "cpuinfo")
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     make_accelerator("fp32")
     assert not recwarn
@@ -329,6 +341,23 @@ def test_interrupted_and_resumed_equals_uninterrupted(streets, tmp_path, monkeyp
     again = a_network(seed=2)
     assert train(again, streets, streets, folder=tmp_path / "run", **FEW) == history
     assert same_weights(again, whole)
+
+
+def test_an_interrupted_network_computes_in_float32_again(streets, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "evaluate", interrupted)
+    network = a_network()
+    with pytest.raises(KeyboardInterrupt):
+        train(network, streets, streets.first(2), **FEW | {"precision": "bf16"})
+    assert not hasattr(network, "_original_forward"), "as accelerate keeps what it replaces"
+    same = a_network()
+    same.load_state_dict(network.state_dict())
+    image_u8 = streets.batch([0])[0]
+    with torch.no_grad():
+        scores = network.eval()(image_u8), same.eval()(image_u8)  # in two layouts
+    torch.testing.assert_close(*scores, atol=1e-4, rtol=1e-4)
 
 
 # A server that has imported what is needed, and not yet computed anything, forks the processes.
@@ -433,6 +462,13 @@ def test_the_checkpoint_of_another_training(streets, tmp_path):
         train(a_network(head="unet"), streets, streets.first(2), **arguments)
     with pytest.raises(ValueError, match=message.format("seed 0", "seed 1")):
         train(a_network(), streets, streets.first(2), seed=1, **arguments)
+    cropped = Augmentation(streets.size, scale=(0.5, 1))
+    was, now = "augmentation None", r"augmentation flip 0.5, scale 0.5\.\.1, color 0.0"
+    with pytest.raises(ValueError, match=message.format(was, now)):
+        train(a_network(), streets, streets.first(2), augment=cropped, **arguments)
+    was, now = "class_weights None", r"class_weights with checksum \w{8}"
+    with pytest.raises(ValueError, match=message.format(was, now)):
+        train(a_network(), streets, streets.first(2), class_weights=torch.ones(34), **arguments)
     assert (tmp_path / "last.pt").read_bytes() == before
     # With a constant rate, more epochs only go on.
     history = train(a_network(), streets, streets.first(2), **arguments | {"epochs": 2})
@@ -512,6 +548,8 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert other.settings == network.settings  # which come with the weights
     weights = [x.head.scores[0].weight for x in (other, network)]
     torch.testing.assert_close(*weights, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="has finest_stride 32: leave --finest-stride 2 out"):
+        run("--out", str(tmp_path / "no"), "--start", str(start), "--finest-stride", "2")
     assert joined["scenes"] == ["toy 64x32"] * 2  # what the start went through comes first
     assert joined["train_loss"][0] == history["train_loss"][0] != joined["train_loss"][1]
     run(

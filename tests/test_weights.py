@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -234,12 +235,36 @@ def test_a_disk_that_fills_up_while_the_checkpoint_is_written(tmp_path, monkeypa
 
     def fill(state, temporary):
         temporary.write_bytes(b"half")
-        raise RuntimeError("[enforce fail at inline_container.cc:659] . unexpected pos 64 vs 0")
+        raise RuntimeError(message)
 
     monkeypatch.setattr(torch, "save", fill)
+    message = "[enforce fail at inline_container.cc:659] . unexpected pos 64 vs 0"
     with pytest.raises(OSError, match="MB are free, but .* more are needed: make room"):
         save_checkpoint(path, a_training(), [], {})
+    message = "CUDA error: an illegal memory access was encountered"
+    with pytest.raises(RuntimeError, match=message):
+        save_checkpoint(path, a_training(), [], {})
     assert path.read_bytes() == whole and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_kill_leaves_of_a_checkpoint_is_used_up_by_the_next_one(tmp_path, monkeypatch):
+    path = tmp_path / "last.pt"
+
+    def killed(state, temporary):
+        temporary.write_bytes(b"half")
+        left.append(temporary)
+        monkeypatch.setattr(Path, "unlink", lambda *arguments, **options: None)
+        raise KeyboardInterrupt
+
+    left = []
+    for _ in range(2):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(torch, "save", killed)
+            save_checkpoint(path, a_training(), [], {})
+        monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == left[:1]
+    save_checkpoint(path, a_training(), [], {})
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_cut_checkpoint_is_named_and_stays(tmp_path):

@@ -18,7 +18,7 @@ class Augmentation:
     """Random flips, crops at random scales, and changes of colour, by torchvision's v2 transforms.
 
     Args:
-        size: (width, height) of what comes out; the crop is resized to it.
+        size: (width, height) of what comes out; pictures, or their crops, are resized to it.
         flip: how many pictures are mirrored, 0..1.
         scale: the least and the most of a picture's area that a crop keeps, 0..1; its shape
             differs from size's by a tenth at most.  (1, 1) leaves the picture whole.
@@ -49,12 +49,15 @@ class Augmentation:
         if scale != (1, 1):
             ratio = (0.9 * width / height, 1.1 * width / height)
             steps.append(v2.RandomResizedCrop((height, width), scale, ratio, antialias=True))
+        else:
+            steps.append(v2.Resize((height, width), antialias=True))
         if flip:
             steps.append(v2.RandomHorizontalFlip(flip))
         if color:
             steps.append(v2.ColorJitter(color, color, color, color / 10))
-        self._transform = v2.Compose(steps) if steps else v2.Identity()
+        self._transform = v2.Compose(steps)
         self._group = group
+        self.settings = f"flip {flip}, scale {scale[0]}..{scale[1]}, color {color}"
 
     def __call__(
         self, image_u8: Tensor, *maps: Tensor, seeds: Sequence[int] | Tensor
@@ -72,7 +75,7 @@ class Augmentation:
         parts = []
         with torch.random.fork_rng(devices=[]):  # v2 draws from torch's global state only
             for start in range(0, len(image_u8), self._group):
-                torch.manual_seed(int(seeds[start]))
+                torch.default_generator.manual_seed(int(seeds[start]))
                 photos, *labels = (x[start : start + self._group] for x in (image_u8, *maps))
                 wrapped = (tv_tensors.Image(photos), *(tv_tensors.Mask(ids) for ids in labels))
                 parts.append(self._transform(*wrapped) if labels else (self._transform(*wrapped),))

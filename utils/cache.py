@@ -315,17 +315,18 @@ def _mapped(place: Path) -> _MappedArrays:
 
 
 class _DeviceArrays:
-    """The same rows in a device's memory."""
+    """Some rows of the files in a device's memory."""
 
     def __init__(self, mapped: _MappedArrays, rows: list[int], device: torch.device):
-        self._arrays = {}
+        self._arrays, self._places = {}, {row: place for place, row in enumerate(rows)}
         for field in _DTYPES:
             parts = [mapped.read((field,), rows[i : i + 256])[0] for i in range(0, len(rows), 256)]
             self._arrays[field] = torch.cat([part.to(device) for part in parts])
 
     def read(self, fields: Sequence[str], rows: Sequence[int]) -> tuple[torch.Tensor, ...]:
         arrays = [self._arrays[field] for field in fields]
-        return tuple(array[torch.as_tensor(rows).to(array.device)] for array in arrays)
+        places = torch.as_tensor([self._places[row] for row in rows])
+        return tuple(array[places.to(array.device)] for array in arrays)
 
 
 class _StreamedArrays:
@@ -373,7 +374,6 @@ class CachedScenes(Scenes):
             resident = len(rows) * self._bytes_each() <= _free_memory(device) / 2
         if resident:
             moved._arrays = _DeviceArrays(mapped, rows, device)
-            moved._entries = [(*entry[:-1], row) for row, entry in enumerate(self._entries)]
         else:
             moved._arrays = mapped if device.type == "cpu" else _StreamedArrays(mapped, device)
         return moved
@@ -388,10 +388,17 @@ class CachedScenes(Scenes):
         """A DataLoader over batch()es, for code that wants one.
 
         Its workers read into memory that all processes share, so a batch arrives without a copy.
+
+        Raises ValueError for workers after to() has moved the scenes to a device.
         """
         if workers == 0:
             return DataLoader(
                 _Batches(self), batch_size, shuffle, collate_fn=_as_it_is, generator=generator
+            )
+        if not isinstance(self._arrays, _MappedArrays):
+            raise ValueError(
+                f"There are {workers} workers for scenes that lie on a device: expected workers=0, "
+                "or the scenes as cached() gives them."
             )
         order = RandomSampler(self, generator=generator) if shuffle else SequentialSampler(self)
         # Memory is shared by inheriting it, which Linux does well and other systems don't.

@@ -36,6 +36,7 @@ import requests
 from cityscapesscripts.download.downloader import get_available_packages
 
 from utils.archives import extract
+from utils.commands import exit_status
 from utils.files import PROJECT, check_room, disk_full, write_atomically
 from utils.progress import progress
 
@@ -572,4 +573,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

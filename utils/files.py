@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,22 +31,24 @@ def disk_full(folder: Path, needed: int | None, hint: str = "") -> OSError:
     return OSError(errno.ENOSPC, f"{free}, but {more} needed: {advice}", str(folder))
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
+def write_atomically(
+    path: str | Path, write: Callable[[Path], object], sole_writer: bool = False
+) -> None:
     """Call write(temporary path) and move the result to path; the folder is made.
 
     An error, or a kill, leaves what was at path before as it was.
+
+    Args:
+        sole_writer: nobody else writes to path meanwhile.  The temporary file then has always the
+            same name, so what a kill has left of it is used up by the next call: for large files.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, because a rename is atomic only within one file system.
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
+    unique = "" if sole_writer else f".{uuid.uuid4().hex[:8]}"
+    temporary = path.with_name(f".{path.name}{unique}.part")
     try:
-        write(Path(name))
-        # mkstemp makes files private; give this one the rights that open() would have given.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
+        write(temporary)
+        os.replace(temporary, path)
     finally:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

@@ -63,8 +63,8 @@ def read_image(path: str | Path | ZippedFile) -> torch.Tensor:
     Raises FileNotFoundError if there is no such file, ValueError if it is no complete picture.
     """
     data = _read_bytes(path)
-    # A PNG may carry an EXIF rotation too; Pillow knows how to apply it.
-    if _plain_png(data) == (_RGB, 8) and b"eXIf" not in _chunk_kinds(data):
+    # A PNG may carry an EXIF rotation or a transparent colour, too: Pillow knows how.
+    if _plain_png(data) == (_RGB, 8) and not {b"eXIf", b"tRNS"} & _chunk_kinds(data):
         rows = _decode_plain_png(path, data, kornia_rs.decode_image_png_u8, "rgb")
     else:
         rows = np.array(_decode(path, data, _to_rgb))
@@ -142,7 +142,7 @@ def _decode(path, data: bytes, convert: Callable[[Image.Image], Image.Image]) ->
     try:
         with Image.open(io.BytesIO(data)) as opened:
             return convert(opened)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow meets damaged bytes with many types of error
         raise _unreadable(path, error) from error
 
 

@@ -52,15 +52,15 @@ _MEANING = "expected Cityscapes label ids 0..33"
 
 
 def check_label_ids(
-    label_ids: torch.Tensor, source: str = "the label map", predicted: bool = False
+    label_ids: torch.Tensor, source: str = "the label map", trusted: bool = False
 ) -> None:
     """Raise ValueError, in words, if this is no map of label ids.
 
     Args:
         label_ids: what should be an (H, W) or (B, H, W) integer tensor with values 0..33.
         source: how the message names it, for example the file it came from.
-        predicted: what a network put out: it may hold any labels 0..33, as an untrained one's does,
-            and is not suspected of being train ids.
+        trusted: label ids for sure, and not suspected of being train ids, as a network's output or
+            the maps of Cityscapes' test split, which hold nothing but void, might be.
 
     Recognises maps in colours, maps of train ids, and maps that hold 255 ("ignored").
     """
@@ -82,7 +82,7 @@ def check_label_ids(
         )
     if len(shape) not in (2, 3):
         raise ValueError(f"{source} has shape {shape}, {_MEANING} in a shape (H, W) or (B, H, W).")
-    if low >= 0 and not predicted and _looks_like_train_ids(label_ids, high):
+    if low >= 0 and not trusted and _looks_like_train_ids(label_ids, high):
         raise ValueError(
             f"{source} looks like train ids (0..18, 255 = ignored), {_MEANING}: use the "
             "*_labelIds.png file, or convert it with utils.labels.train_ids_to_label_ids()."

@@ -134,7 +134,9 @@ class BoundaryScore:
         labels = torch.tensor(BENCHMARK_IDS, device=true_ids.device)
         scored = torch.isin(maps[1], labels)  # (B, H, W)
         predicted, true = (instance_edges(ids) & scored for ids in maps)
-        reach = self.tolerance or max(1, round(0.0075 * math.hypot(height, width)))
+        reach = self.tolerance
+        if reach is None:
+            reach = max(1, round(0.0075 * math.hypot(height, width)))
         # One class after the other: all planes together would take 19 times the memory.
         for row, label in enumerate(BENCHMARK_IDS):
             ours, theirs = predicted & (maps[0] == label), true & (maps[1] == label)
@@ -179,5 +181,5 @@ def _check_pair(predicted_ids: Tensor, true_ids: Tensor) -> None:
             f"The prediction has shape {tuple(predicted_ids.shape)}, the truth "
             f"{tuple(true_ids.shape)}: expected the same."
         )
-    check_label_ids(predicted_ids, "the prediction", predicted=True)
+    check_label_ids(predicted_ids, "the prediction", trusted=True)
     check_label_ids(true_ids, "the truth")

@@ -1,7 +1,11 @@
-"""Evaluation mode for a while."""
+"""In which mode a network computes, and in which precision."""
 
 import contextlib
+import warnings
+from pathlib import Path
 
+import torch
+from accelerate import Accelerator
 from torch import nn
 
 
@@ -15,3 +19,35 @@ def evaluation_mode(network: nn.Module):
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextlib.contextmanager
+def float32_again(accelerator: Accelerator, *prepared: nn.Module):
+    """After it, also after an error, prepared networks compute in float32.
+
+    Accelerate puts the precision of a training into their forward(), where it would stay.
+    """
+    try:
+        yield
+    finally:
+        for network in prepared:
+            accelerator.unwrap_model(network, keep_fp32_wrapper=False)
+
+
+def warn_of_emulation(precision: str, device: torch.device) -> None:
+    """Warn where "bf16" is asked of a processor that is known to have no instructions for it."""
+    if precision == "bf16" and device.type == "cpu" and _emulates_bfloat16():
+        warnings.warn(
+            "This processor has no bfloat16 instructions: emulated, a training takes two to ten "
+            "times as long as in float32.",
+            stacklevel=3,
+        )
+
+
+def _emulates_bfloat16() -> bool:
+    facts = Path("/proc/cpuinfo")  # Linux alone has it, and "flags" in it on x86 processors
+    lines = facts.read_text().splitlines() if facts.is_file() else []
+    flags = next((line.split() for line in lines if line.startswith("flags")), None)
+    if flags is None:  # those that have the instructions have AVX-512, too
+        return torch.backends.cpu.get_cpu_capability() == "AVX2"
+    return not {"avx512_bf16", "amx_bf16"} & set(flags)

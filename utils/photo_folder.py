@@ -8,6 +8,7 @@ results.jsonl as soon as all of these are on the disk.  Whoever comes next does 
 
 import html
 import json
+import os
 import statistics
 import time
 from collections import deque
@@ -161,9 +162,9 @@ def _open_results(out: Path, settings: dict[str, str]) -> dict[str, Record]:
         # A kill, or a full disk, may have cut a line short; the photo is then done again.
         lines += [line for line in written if line.endswith("}\n")]
         records = {r.photo: r for r in (Record(**json.loads(line)) for line in lines[1:])}
-    for folder in FOLDERS:
-        (out / folder).mkdir(parents=True, exist_ok=True)
-        for loose_end in (out / folder).glob(".*.part"):
+    for folder in (out, *(out / name for name in FOLDERS)):
+        folder.mkdir(parents=True, exist_ok=True)
+        for loose_end in folder.glob(".*.part"):
             loose_end.unlink()
     # Whole lines only: the next one must not be glued to a torn one.
     write_atomically(path, lambda part: part.write_text("".join(lines), encoding="utf-8"))
@@ -274,7 +275,9 @@ def _write_page(
         headings="".join(f'<th title="{html.escape(FOLDERS[x])}">{_heading(x)}' for x in SHOWN),
         rows="\n".join(_row(records[photo]) for photo in sorted(records)),
     )
-    write_atomically(out / PAGE, lambda part: part.write_text(page, encoding="utf-8"))
+    # A name from an old archive may hold bytes that are no letter of UTF-8.
+    data = page.encode("utf-8", errors="replace")
+    write_atomically(out / PAGE, lambda part: part.write_bytes(data))
 
 
 def _mean_agreement(records: dict[str, Record]) -> str:
@@ -297,7 +300,7 @@ def _row(record: Record) -> str:
     cells = "".join(
         f'<td><a href="{link}"><img loading="lazy" src="{link}" alt="{_heading(folder)}"></a>'
         for folder in SHOWN
-        for link in [quote(f"{folder}/{record.name}.png")]
+        for link in [quote(os.fsencode(f"{folder}/{record.name}.png"))]
     )
     return f"<tr><th>{html.escape(record.photo)}<br><b>{record.agreement:.1%}</b>{cells}"
 

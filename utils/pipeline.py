@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from spade import Encoder, SpadeGenerator, load_encoder, load_generator
 from utils.images import u8_to_pm1
 from utils.labels import check_label_ids
+from utils.modes import warn_of_emulation
 from utils.progress import progress
 from utils.segmentation import SegmentationNet, load_segmentation
 from utils.weights import find_weights
@@ -101,7 +102,9 @@ class Pipeline:
         z = self.style_of(image_u8)
         results = []
         for _ in range(rounds):
-            generated_u8 = self.generator.synthesize(label_ids, z=z, precision=self.precision)
+            generated_u8 = self.generator.synthesize(
+                label_ids, z=z, precision=self.precision, checked=True
+            )
             generated_label_ids = self.segmenter.predict(generated_u8)
             results.append(PipelineResult(image_u8, label_ids, generated_u8, generated_label_ids))
             image_u8, label_ids = generated_u8, generated_label_ids
@@ -165,7 +168,8 @@ def load_pipeline(
             there is no encoder.
         ValueError: a file holds something else, or there is no such style.
     """
-    device = device or Accelerator().device
+    device = torch.device(device or Accelerator().device)
+    warn_of_emulation(precision, device)
     segmenter_net, _ = load_segmentation(_weights_file("segmentation", segmenter))
     path = _weights_file("generator", generator)
     generator_net = load_generator(path).to(device)

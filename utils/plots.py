@@ -173,20 +173,6 @@ def show_models(rows: Sequence[dict], name: str | None = None) -> None:
     _save(figure, name)
 
 
-def show_curves(
-    curves: dict[str, Sequence[float]], xlabel: str, ylabel: str, name: str | None = None
-) -> None:
-    """Named curves over 1, 2, 3 ..., shares between 0 and 1."""
-    figure, axis = plt.subplots(figsize=(FIGURE_WIDTH * 0.6, 3))
-    for label, values in curves.items():
-        axis.plot(range(1, len(values) + 1), values, "o-", label=label)
-    axis.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 1))
-    axis.legend()
-    axis.grid(alpha=0.3)
-    figure.tight_layout()
-    _save(figure, name)
-
-
 def show_losses(
     history: dict[str, Sequence[float]], points: int = 100, name: str | None = None
 ) -> None:

@@ -11,8 +11,9 @@ From a shell, on whatever Accelerate finds; started again, it goes on after the 
 import argparse
 import contextlib
 import math
+import sys
 import time
-import warnings
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -25,10 +26,11 @@ from torch import Tensor
 from utils.augmentation import Augmentation
 from utils.batch_norm import synchronize_batch_norm
 from utils.cache import CachedScenes, cached
+from utils.commands import exit_status, width_and_height
 from utils.images import resize_image, resize_map
 from utils.labels import ID, NUM_LABELS
 from utils.metrics import SegmentationResult, SegmentationScore
-from utils.modes import evaluation_mode
+from utils.modes import evaluation_mode, float32_again, warn_of_emulation
 from utils.progress import progress
 from utils.scenes import Scenes, open_scenes
 from utils.segmentation import (
@@ -64,13 +66,7 @@ def make_accelerator(precision: str = "fp32", batch_size: int = 0) -> Accelerato
     # Accelerate remembers the first precision of a process; in a notebook there may be another.
     AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=PRECISIONS[precision])
-    emulated = torch.backends.cpu.get_cpu_capability() == "AVX2"  # those with bfloat16 have AVX-512
-    if precision == "bf16" and accelerator.device.type == "cpu" and emulated:
-        warnings.warn(
-            "This processor has no bfloat16 instructions: emulated, a training takes ten times as "
-            'long as with precision="fp32".',
-            stacklevel=2,
-        )
+    warn_of_emulation(precision, accelerator.device)
     processes = accelerator.num_processes
     if batch_size % processes:
         raise ValueError(f"A batch of {batch_size} can't be shared among {processes} processes.")
@@ -285,61 +281,68 @@ def train(
         "scenes": f"{trained_on}, {len(train_scenes)} scenes",
         "batch_size": batch_size, "learning_rate": learning_rate, "schedule": schedule,
         "epochs": "any" if schedule == "constant" else epochs, "seed": seed,
-        "half_size": half_size, "class_weights": class_weights is not None,
+        "half_size": half_size, "class_weights": _fingerprint(class_weights),
         "frozen backbone": network.is_frozen,
     }  # fmt: skip
+    plain = Augmentation(train_scenes.size)
+    augment = augment or plain
+    made_by["augmentation"] = augment.settings if augment.settings != plain.settings else None
     history: History = {key: [] for key in HISTORY_KEYS}
     folder = None if folder is None else Path(folder)
     if folder is not None and (folder / "last.pt").is_file():
         history = load_checkpoint(folder / "last.pt", parts, made_by)
     prepared, prepared_optimizer = accelerator.prepare(network, optimizer)
-    augment = augment or Augmentation(train_scenes.size)
     class_weights = None if class_weights is None else class_weights.to(device)
     train_scenes, val_scenes = (
         scenes.to(device) if isinstance(scenes, CachedScenes) else scenes
         for scenes in (train_scenes, val_scenes)
     )
-    for epoch in range(len(history["train_loss"]), epochs):
-        start = time.perf_counter()
-        batches = epoch_batches(len(train_scenes), batch_size, seed, epoch)
-        learning_rates = [
-            learning_rate * SCHEDULES[schedule]((epoch + step / len(batches)) / epochs)
-            for step in range(len(batches))
-        ]
-        try:
-            train_loss = train_one_epoch(
-                prepared,
-                prepared_optimizer,
-                accelerator,
-                train_scenes,
-                batches,
-                learning_rates,
-                augment,
-                seed=(seed * 100_003 + epoch) * 100_003,
-                class_weights=class_weights,
-                half_size=half_size,
-            )
-        except FloatingPointError as error:
-            kept = "nothing was kept before it"
-            if folder is not None and epoch:
-                kept = f"{folder / 'last.pt'} holds the epoch before it"
-            raise diverged(f"{error} of epoch {epoch + 1}", kept) from error
-        val_loss, result = evaluate(network, val_scenes, batch_size, accelerator)
-        seconds = time.perf_counter() - start
-        entry = (trained_on, train_loss, val_loss, result.miou, result.accuracy, seconds)
-        for key, value in zip(HISTORY_KEYS, entry, strict=True):
-            history[key].append(value)
-        losses = f"training loss {train_loss:.3f}, validation {val_loss:.3f}"
-        accelerator.print(f"epoch {epoch + 1}: {losses}, {result}", flush=True)
-        if folder is not None and accelerator.is_main_process:
-            # The best first: whoever is killed between the two repeats the epoch.
-            if result.miou == max(history["val_miou"]):
-                save_segmentation(network, folder / "best.safetensors", history)
-            save_checkpoint(folder / "last.pt", parts, history, made_by)
-    accelerator.wait_for_everyone()
-    # Accelerate has put the precision into forward(); from here on it is float32 again.
-    accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
+    with float32_again(accelerator, prepared):
+        for epoch in range(len(history["train_loss"]), epochs):
+            start = time.perf_counter()
+            batches = epoch_batches(len(train_scenes), batch_size, seed, epoch)
+            learning_rates = [
+                learning_rate * SCHEDULES[schedule]((epoch + step / len(batches)) / epochs)
+                for step in range(len(batches))
+            ]
+            try:
+                train_loss = train_one_epoch(
+                    prepared,
+                    prepared_optimizer,
+                    accelerator,
+                    train_scenes,
+                    batches,
+                    learning_rates,
+                    augment,
+                    seed=(seed * 100_003 + epoch) * 100_003,
+                    class_weights=class_weights,
+                    half_size=half_size,
+                )
+            except FloatingPointError as error:
+                kept = "nothing was kept before it"
+                if folder is not None and epoch:
+                    kept = f"{folder / 'last.pt'} holds the epoch before it"
+                raise diverged(f"{error} of epoch {epoch + 1}", kept) from error
+            val_loss, result = evaluate(network, val_scenes, batch_size, accelerator)
+            seconds = time.perf_counter() - start
+            entry = (trained_on, train_loss, val_loss, result.miou, result.accuracy, seconds)
+            for key, value in zip(HISTORY_KEYS, entry, strict=True):
+                history[key].append(value)
+            losses = f"training loss {train_loss:.3f}, validation {val_loss:.3f}"
+            accelerator.print(f"epoch {epoch + 1}: {losses}, {result}", flush=True)
+            if folder is not None and accelerator.is_main_process:
+                # The best first: whoever is killed between the two repeats the epoch.
+                if result.miou == max(history["val_miou"]):
+                    save_segmentation(network, folder / "best.safetensors", history)
+                save_checkpoint(folder / "last.pt", parts, history, made_by)
+        accelerator.wait_for_everyone()
     return history
+
+
+def _fingerprint(class_weights: Tensor | None) -> str | None:
+    if class_weights is None:
+        return None
+    return f"with checksum {zlib.crc32(class_weights.cpu().float().numpy().tobytes()):08x}"
 
 
 def diverged(what: str, kept: str) -> FloatingPointError:
@@ -359,12 +362,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="toy", choices=("toy", "camvid", "cityscapes"))
     parser.add_argument("--root", help="the data set's folder")
-    parser.add_argument("--size", default="256x128", help="WIDTHxHEIGHT")
+    parser.add_argument("--size", default="256x128", type=width_and_height, help="WIDTHxHEIGHT")
     parser.add_argument("--scenes", type=int, help="how many training scenes; all by default")
     parser.add_argument("--val-scenes", type=int, help="how many to validate with; all by default")
-    parser.add_argument("--backbone", default="resnet34", choices=tuple(BACKBONES))
+    parser.add_argument(
+        "--backbone", choices=tuple(BACKBONES), help="that of --start, or else resnet34"
+    )
     parser.add_argument("--head", choices=("fcn", "unet"), help="that of --start, or else fcn")
-    parser.add_argument("--finest-stride", type=int, default=2, choices=STRIDES)
+    parser.add_argument(
+        "--finest-stride", type=int, choices=STRIDES, help="that of --start, or else 2"
+    )
     parser.add_argument(
         "--start",
         default="random",
@@ -392,19 +399,31 @@ def main() -> None:
     )
     arguments = parser.parse_args()
 
-    width, height = size = tuple(int(side) for side in arguments.size.split("x"))
     train_scenes, val_scenes = (
-        cached(open_scenes(arguments.dataset, split, arguments.root, size)[:count], arguments.cache)
+        cached(
+            open_scenes(arguments.dataset, split, arguments.root, arguments.size)[:count],
+            arguments.cache,
+        )
         for split, count in (("train", arguments.scenes), ("val", arguments.val_scenes))
     )
     torch.manual_seed(arguments.seed)
     if arguments.start in ("random", "imagenet"):
         pretrained, earlier = arguments.start == "imagenet", None
         network = SegmentationNet(
-            arguments.backbone, arguments.head or "fcn", pretrained, arguments.finest_stride
+            arguments.backbone or "resnet34",
+            arguments.head or "fcn",
+            pretrained,
+            arguments.finest_stride or 2,
         )
     else:
         network, earlier = load_segmentation(arguments.start)
+        for option in ("backbone", "finest_stride"):
+            there, wanted = network.settings[option], getattr(arguments, option)
+            if wanted not in (None, there):
+                raise ValueError(
+                    f"{arguments.start} has {option} {there}: leave --{option.replace('_', '-')} "
+                    f"{wanted} out, or start from other weights."
+                )
         if arguments.head not in (None, network.settings["head"]):
             trained, earlier = network, None
             network = SegmentationNet(**trained.settings | {"head": arguments.head})
@@ -428,7 +447,7 @@ def main() -> None:
         schedule=arguments.schedule,
         folder=arguments.out,
         seed=arguments.seed,
-        augment=Augmentation(size, scale=(arguments.scale, 1), color=arguments.color),
+        augment=Augmentation(arguments.size, scale=(arguments.scale, 1), color=arguments.color),
         half_size=arguments.half_size,
         class_weights=class_weights,
         precision=arguments.precision,
@@ -443,4 +462,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

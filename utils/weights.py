@@ -102,7 +102,7 @@ def save_weights(
     header = {METADATA: json.dumps(metadata)}
     # Not save_file(), whose own temporary file stays behind if the process is killed.
     content = save(tensors, metadata=header)
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    write_atomically(path, lambda temporary: temporary.write_bytes(content), sole_writer=True)
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
@@ -175,9 +175,10 @@ def save_checkpoint(path: str | Path, parts: dict, record: object, made_by: dict
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     check_room(Path(path).parent, needed, _IF_FULL)
     try:
-        write_atomically(path, lambda temporary: torch.save(state, temporary))
-    except (OSError, RuntimeError) as error:  # torch's writer has an error of its own
-        if isinstance(error, RuntimeError) or error.errno in (errno.ENOSPC, errno.EDQUOT):
+        write_atomically(path, lambda temporary: torch.save(state, temporary), sole_writer=True)
+    except (OSError, RuntimeError) as error:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if full or "inline_container" in str(error):  # torch's writer has an error of its own
             raise disk_full(Path(path).parent, needed, _IF_FULL) from error
         raise
 

@@ -1,0 +1,27 @@
+"""What the project's commands share: an argument of two numbers, and errors for people."""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+
+
+def width_and_height(text: str) -> tuple[int, int]:
+    """ "256x128" -> (256, 128); a type for argparse."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected WIDTHxHEIGHT, 256x128 for example")
+    return int(match[1]), int(match[2])
+
+
+def exit_status(command: Callable[[], object]) -> int:
+    """Run a command -> 0; or 1 after an error, told without a traceback; or 130, if interrupted."""
+    try:
+        command()
+    except (OSError, ValueError, FloatingPointError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted; the same command goes on.", file=sys.stderr)
+        return 130
+    return 0
