@@ -136,15 +136,6 @@ def put(folder, name):
     return path
 
 
-def test_find_weights_prefers_the_bundled_ones(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "PROJECT", tmp_path)
-    trained = put(tmp_path, "runs/segmentation_camvid/segmentation.safetensors")
-    put(tmp_path, "data/weights/segmentation_toy.safetensors")
-    assert find_weights("segmentation", "camvid") == trained
-    bundled = put(tmp_path, "data/weights/segmentation_camvid.safetensors")
-    assert find_weights("segmentation", "camvid") == bundled
-
-
 def test_find_weights_knows_the_published_generator(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "PROJECT", tmp_path)
     own = put(tmp_path, "data/weights/generator_cityscapes.safetensors")
@@ -166,7 +157,7 @@ def test_find_weights_knows_the_published_generator(tmp_path, monkeypatch):
 def test_weights_that_are_not_there(network, dataset, module, tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "PROJECT", tmp_path)
     name = f"{network}_{dataset}"
-    places = rf"data/weights/{name}\.safetensors, runs/{name}/{network}\.safetensors.*"
+    places = rf"runs/{name}/{network}\.safetensors, data/weights/{name}\.safetensors.*"
     command = f"python -m {module} --dataset {dataset} --out runs/{name}"
     message = rf"no {network} weights for {dataset} yet \(looked for {places}\).*{command}.*README"
     with pytest.raises(FileNotFoundError, match=message):
@@ -176,14 +167,6 @@ def test_weights_that_are_not_there(network, dataset, module, tmp_path, monkeypa
 def test_another_network():
     with pytest.raises(ValueError, match="no network 'judge': expected segmentation, generator, e"):
         find_weights("judge", "toy")
-
-
-def test_the_encoder_is_found_beside_its_generator(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "PROJECT", tmp_path)
-    trained = put(tmp_path, "runs/generator_camvid/encoder.safetensors")
-    assert find_weights("encoder", "camvid") == trained
-    with pytest.raises(FileNotFoundError, match="--dataset toy --out runs/generator_toy"):
-        find_weights("encoder", "toy")
 
 
 def a_training():
@@ -276,14 +259,24 @@ def test_a_cut_checkpoint_is_named_and_stays(tmp_path):
     assert path.is_file()
 
 
-def test_a_longer_training_goes_before_the_notebooks_short_one(tmp_path, monkeypatch):
+def test_own_trainings_go_before_what_is_bundled_and_short_ones_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "PROJECT", tmp_path)
-    places = [
-        tmp_path / "runs/notebook_02/segmentation_toy.safetensors",
-        tmp_path / "runs/segmentation_toy/segmentation.safetensors",
-        tmp_path / "data/weights/segmentation_toy.safetensors",
-    ]
-    for place in places:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.touch()
+    for name in (
+        "runs/notebook_02/segmentation_toy.safetensors",
+        "data/weights/segmentation_toy.safetensors",
+        "runs/segmentation_toy/segmentation.safetensors",
+    ):
+        place = put(tmp_path, name)
         assert find_weights("segmentation", "toy") == place
+
+
+def test_an_encoder_comes_with_its_generator(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "PROJECT", tmp_path)
+    bundled = put(tmp_path, "data/weights/encoder_toy.safetensors")
+    put(tmp_path, "data/weights/generator_toy.safetensors")
+    trained = put(tmp_path, "runs/generator_toy/encoder.safetensors")
+    assert find_weights("encoder", "toy") == bundled
+    put(tmp_path, "runs/generator_toy/generator.safetensors")
+    assert find_weights("encoder", "toy") == trained
+    with pytest.raises(FileNotFoundError, match="--dataset camvid --out runs/generator_camvid"):
+        find_weights("encoder", "camvid")

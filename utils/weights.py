@@ -270,7 +270,10 @@ def check_weights_file(path: str | Path) -> None:
 
 
 def find_weights(network: str, dataset: str) -> Path:
-    """Where the weights of a network for a data set lie: bundled, downloaded or trained here.
+    """Where the weights of a network for a data set lie.
+
+    What was trained here with `--out runs/NETWORK_DATASET` goes before what was downloaded or is
+    bundled, and that before the short training of notebook 02.
 
     Args:
         network: "segmentation", "generator", or "encoder", which reads the generator's styles.
@@ -289,15 +292,17 @@ def find_weights(network: str, dataset: str) -> Path:
         raise ValueError(f"There is no network {network!r}: expected {', '.join(ways)}.")
     folder = "generator" if network == "encoder" else network  # they are trained together
     places = [
-        PROJECT / "data" / "weights" / f"{network}_{dataset}.safetensors",
         PROJECT / "runs" / f"{folder}_{dataset}" / f"{network}.safetensors",
+        PROJECT / "data" / "weights" / f"{network}_{dataset}.safetensors",
     ]
     if network == "segmentation":
         places.append(PROJECT / "runs" / "notebook_02" / f"{network}_{dataset}.safetensors")
     if (network, dataset) == ("generator", "cityscapes"):
-        places.insert(0, PROJECT / "data" / "weights" / "latest_net_G.pth")
+        places.insert(1, PROJECT / "data" / "weights" / "latest_net_G.pth")
     for place in places:
-        if place.is_file():
+        # An encoder without its generator is what a training leaves that was killed at its end.
+        beside = place.with_name(place.name.replace("encoder", "generator"))
+        if place.is_file() and beside.is_file():
             return place
     raise FileNotFoundError(
         f"There are no {network} weights for {dataset} yet (looked for "
