@@ -12,6 +12,9 @@ JOBS ?= 1
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+# A file of versions to install, see test-colab.
+VERSIONS :=
+INSTALL = $(RUN) -m pip install --quiet $(if $(VERSIONS),-c $(VERSIONS))
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb notebooks/solutions/*.ipynb))
 DEMO_NOTEBOOKS := $(sort $(wildcard notebooks/0[1-5]_*.ipynb))
 REQUIREMENTS := requirements.txt requirements-dev.txt
@@ -28,15 +31,15 @@ help: ## print this list
 	@echo "  JOBS=2                test so many notebooks side by side"
 
 # The stamp makes a second run skip the installation until a requirements file changes.
-$(READY): $(REQUIREMENTS)
+$(READY): $(REQUIREMENTS) $(VERSIONS)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit( \
 	    "Python 3.10 or newer is needed, $(PYTHON) is %d.%d: make ... PYTHON=python3.12" % v[:2])'
 	@$(PYTHON) -c 'import ensurepip, venv' || { \
 	    echo "$(PYTHON) lacks venv; on Debian and Ubuntu: sudo apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(if $(TORCH_INDEX),$(RUN) -m pip install --quiet torch torchvision --index-url $(TORCH_INDEX))
+	$(if $(TORCH_INDEX),$(INSTALL) torch torchvision --index-url $(TORCH_INDEX))
 	@echo "Installing what requirements-dev.txt names; the first time takes minutes ..."
-	$(RUN) -m pip install --quiet -r requirements-dev.txt
+	$(INSTALL) -r requirements-dev.txt
 	@touch $@
 
 demo: $(READY) ## environment, then notebooks 01-05 executed on the embedded data, as pages in out/demo
@@ -59,11 +62,11 @@ lint: $(READY) ## ruff: rules and formatting, notebooks too
 	$(RUN) -m ruff format --check .
 
 test-colab: ## the same as make test, with Colab's versions of torch, numpy, ipywidgets ...
-	PIP_CONSTRAINT=$(CURDIR)/requirements-colab-versions.txt $(MAKE) test VENV=.venv-colab
+	$(MAKE) test VENV=.venv-colab VERSIONS=requirements-colab-versions.txt
 
 notebooks: $(READY) ## execute the committed notebooks again and write them
 	$(RUN) tools/run_notebooks.py $(NOTEBOOKS)
 
-clean: ## remove the environment, out/ and the caches; data/ and runs/ stay
-	rm -rf $(VENV) out .pytest_cache .ruff_cache notebooks/.ipynb_checkpoints
+clean: ## remove the environments, out/ and the caches; data/ and runs/ stay
+	rm -rf .venv .venv-colab out .pytest_cache .ruff_cache notebooks/.ipynb_checkpoints
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -116,8 +116,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    torch.set_num_threads(1)
     print(f"{machine()}, Pillow {Image.__version__}\n")
+    torch.set_num_threads(1)  # a picture is decoded and resized on one core, and several at a time
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_scenes(folder)

@@ -76,6 +76,7 @@ def main() -> None:
     scenes = cached(
         open_scenes("toy", "train", size=(width, height))[: STEPS * batch], PROJECT / "data/cache"
     )
+    scenes = scenes[: len(scenes) // batch * batch]
     pixels = scenes.batch(range(len(scenes)))
     print(f"{machine()}\nResNet-34, {width}x{height}, batches of {batch}; pictures a second\n")
     columns = "".join(f"{'ours, ' + name:>18}" for name in arguments.precisions)

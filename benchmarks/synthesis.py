@@ -2,7 +2,8 @@
 """How good are a generator's photos, and do they have the style that was asked for?
 
     python benchmarks/synthesis.py                                     # the bundled toy generator
-    python benchmarks/synthesis.py --judge segformer --features inception        # downloads both
+    pip install transformers torch-fidelity        # for these two, whose weights are downloaded:
+    python benchmarks/synthesis.py --judge segformer --features inception
     python benchmarks/synthesis.py --dataset camvid --root FOLDER
 
 On the true maps of the validation split: what a segmentation network (the judge) reads from the

@@ -47,6 +47,25 @@ def test_crops_keep_photo_and_maps_together():
     assert ((photos[:, 0].int() - labels.int()).abs() <= 1).float().mean() > 0.5
 
 
+def test_crops_are_of_several_sizes():
+    ramp = torch.arange(256, dtype=torch.uint8).expand(40, 3, 128, 256)  # brighter to the right
+    (crops,) = Augmentation((256, 128), flip=0, scale=(0.25, 1.0))(ramp, seeds=seeds(40))
+    shares = (crops[:, 0, 0, -1].int() - crops[:, 0, 0, 0].int()) / 255  # of the width
+    assert shares.min() < 0.65 and shares.max() > 0.9 and shares.unique().numel() > 20
+
+
+def test_contrast_saturation_and_hue_change_too():
+    grey = torch.tensor([100, 150], dtype=torch.uint8).repeat(40, 3, 4, 2)
+    (changed,) = Augmentation((4, 4), flip=0, color=0.4)(grey, seeds=seeds(40))
+    ratios = changed[:, 0, 0, 1] / changed[:, 0, 0, 0]  # brightness alone keeps it at 1.5
+    assert ratios.min() < 1.4 and ratios.max() > 1.6
+    orange = torch.tensor([200, 120, 40], dtype=torch.uint8)[:, None, None].expand(40, 3, 4, 4)
+    (changed,) = Augmentation((4, 4), flip=0, color=0.4)(orange, seeds=seeds(40))
+    red, green, blue = changed[:, :, 0, 0].float().T
+    hues, saturations = (green - blue) / (red - blue), 1 - blue / red
+    assert hues.max() - hues.min() > 0.1 and saturations.max() - saturations.min() > 0.1
+
+
 def test_another_size_comes_out():
     photos, labels = Augmentation((20, 10), scale=(0.5, 1.0))(*a_batch(), seeds=seeds())
     assert photos.shape == (6, 3, 10, 20) and labels.shape == (6, 10, 20)

@@ -155,6 +155,56 @@ def test_fill_erase_and_start(painter):
     assert painter.python("torch.equal(painter.label_ids, starts['the street painted above'])")
 
 
+def test_what_else_there_is_to_click(painter):
+    page = painter.page
+    canvas, picture = page.locator("canvas.painter-map"), page.locator("img.painter-picture")
+    message = page.locator(".painter-message")
+    canvas.scroll_into_view_if_needed()
+
+    start = picture.get_attribute("src")
+
+    # a brush of another size, after which Erase is no longer on; out of the map and back in
+    page.locator(".painter input[type=range]").evaluate(
+        "slider => { slider.value = 30; slider.dispatchEvent(new Event('input')) }"
+    )
+    assert page.locator(".painter-size").inner_text() == "30 px"
+    page.get_by_role("button", name="Erase", exact=True).click()
+    page.get_by_role("button", name="wall", exact=True).click()
+    painter.move(canvas, (0.9, 0.5))
+    page.mouse.down()
+    painter.move(canvas, (1.05, 0.5), (1.05, 0.9), (0.9, 0.9))
+    page.mouse.up()
+    changed(picture, start)
+    painter.settle()
+    height = int(painter.python("len(painter.label_ids)"))
+    rows = "(painter.label_ids[:, {}] == ID['wall']).nonzero()[:, 0].tolist()"
+    painted = json.loads(painter.python(rows.format(int(0.9 * 2 * height))))
+    assert abs(painted[0] - (0.5 * height - 15)) <= 2, "15 pixels above the mouse"
+    assert painted[-1] > 0.9 * height, "the stroke went on outside of the map"
+
+    # the leftmost pixels of the map can be filled
+    page.get_by_role("button", name="Fill", exact=True).click()
+    before = picture.get_attribute("src")
+    painter.click(canvas, (0.0005, 0.05))
+    changed(picture, before)
+    assert (
+        painter.python("NAMES[painter.label_ids[int(0.05 * len(painter.label_ids)), 0]]") == "wall"
+    )
+
+    before = picture.get_attribute("src")
+    page.get_by_role("button", name="Start over", exact=True).click()
+    changed(picture, before)
+    assert painter.python("torch.equal(painter.label_ids, painter.painting.start_ids)") == "True"
+
+    # undo until there is nothing left, which is told
+    for _ in range(30):
+        page.get_by_role("button", name="Undo", exact=True).click()
+        painter.settle()
+        if message.inner_text():
+            break
+    assert message.inner_text() == "There is nothing left to undo."
+
+
 def test_an_explorers_slider_and_dropdown_change_its_pictures(opened):
     explorers = opened("explorers.ipynb")
     page = explorers.page

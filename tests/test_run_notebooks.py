@@ -42,6 +42,36 @@ def test_two_executions_are_equal_and_the_original_stays(tmp_path):
     assert [o.get("text") or o.data["text/plain"] for o in cell.outputs] == ["1\n", "4"]
 
 
+def test_clean_only_runs_nothing(tmp_path):
+    path = write(tmp_path / "a.ipynb", new_code_cell("1 / 0", metadata={"collapsed": True}))
+    assert run_notebooks.main([str(path), "--clean-only"]) == 0
+    (cell,) = nbformat.read(path, as_version=4).cells
+    assert cell.source == "1 / 0" and not cell.outputs and cell.metadata == {}
+
+
+def test_what_kernels_see(tmp_path, monkeypatch):
+    for name in ("COURSE_PROGRESS", "COURSE_RUNS"):
+        monkeypatch.setenv(name, "")  # so that it is as before afterwards
+        monkeypatch.delenv(name)
+    source = (
+        "import os\nprint(os.environ['COURSE_PROGRESS'])\nos.listdir(os.environ['COURSE_RUNS'])"
+    )
+    notebook = new_notebook(cells=[new_code_cell(source)])
+    run_notebooks.execute(notebook, tmp_path)
+    printed, listed = notebook.cells[0].outputs
+    assert printed.text == "0\n" and listed.data["text/plain"] == "[]"
+
+
+def test_two_notebooks_never_become_one_file(tmp_path, capsys):
+    paths = [write(tmp_path / name, new_code_cell("1")) for name in ("a.ipynb", "b.ipynb")]
+    (tmp_path / "solutions").mkdir()
+    paths.append(write(tmp_path / "solutions" / "a.ipynb", new_code_cell("2")))
+    with pytest.raises(SystemExit):
+        run_notebooks.main([*map(str, paths), "--out", str(tmp_path / "out")])
+    assert "two notebooks have the same name" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_failing_notebook_is_not_written(tmp_path, capsys):
     path = write(tmp_path / "a.ipynb", new_code_cell("1 / 0"))
     before = path.read_bytes()

@@ -165,6 +165,7 @@ def test_spade_layer_is_its_formula(z):
 
 
 def test_spectral_norm_learns_the_largest_singular_value_in_training_only():
+    torch.manual_seed(0)  # some starts need more than 200 steps
     convolution = SpectralNormConv2d(3, 6, kernel_size=3, padding=1)
     x = torch.randn(1, 3, 5, 5)
     before = copy.deepcopy(convolution.eval().state_dict())

@@ -711,6 +711,53 @@ def test_preview(streets, tmp_path):
 # ------------------------------------------------------------------------------ from a shell
 
 
+def test_every_option_of_the_command_arrives(segmenter, tmp_path, monkeypatch):
+    monkeypatch.setattr(scenes_module, "TOY_COUNTS", {"train": 4, "val": 2, "test": 1})
+    save_segmentation(segmenter, tmp_path / "s.safetensors")
+    given = {}
+
+    def record(*arguments, **options):
+        names = "generator discriminator scenes pictures encoder perceptual recipe classifier"
+        names += " precision folder"
+        given.update(zip(names.split(), arguments, strict=True), **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train_spade", record)
+    line = "training --size 128x64 --scenes 3 --ngf 2 --hidden 4 --max-channels 8 --z-dim 5 --ndf 3"
+    line += " --upsampling normal --encoder-ngf 2 --pictures 9 --batch-size 3 --learning-rate 0.5"
+    line += " --schedule constant --matching-weight 2 --perceptual-weight 3 --kl-weight 4"
+    line += " --style-weight 6 --head-start 12 --precision bf16 --texture-weight 7 --seed 8"
+    line += f" --perceptual {tmp_path / 's.safetensors'} --cache {tmp_path / 'cache'}"
+    line += f" --out {tmp_path / 'out'} "
+    for option in ("--grain", "--styled-layers"):
+        monkeypatch.setattr(sys, "argv", (line + option).split())
+        with pytest.raises(KeyboardInterrupt):
+            training.main()
+        settings = given["generator"].settings
+        assert (settings["grain"], settings["styled_layers"]) == (
+            option == "--grain",
+            option == "--styled-layers",
+        )
+    expected = {"ngf": 2, "hidden": 4, "max_channels": 8, "z_dim": 5, "upsampling": "normal"}
+    assert settings | expected == settings and settings["size"] == (128, 64)
+    assert given["encoder"].settings == {"ngf": 2, "z_dim": 5}
+    assert given["discriminator"].discriminator_0.model0[0].out_channels == 3
+    assert len(given["scenes"]) == 3 and given["pictures"] == 9 and given["precision"] == "bf16"
+    assert given["perceptual"].texture == 7 and given["folder"] == tmp_path / "out"
+    assert given["classifier"] is not None
+    assert given["recipe"] == Recipe(3, 0.5, "constant", LossWeights(2, 3, 4, 6), 12, seed=8)
+
+
+def test_a_recipes_head_start_comes_before_the_training(streets, monkeypatch):
+    started = []
+    monkeypatch.setattr(training, "give_head_start", lambda *given: started.append(given))
+    classes, _ = style_labels(streets)
+    recipe = replace(PAIRS, head_start=4, weights=LossWeights(style=1))
+    train(tiny_networks(), streets, 2, recipe, classifier=StyleClassifier(classes, z_dim=3))
+    ((_, _, scenes, _, given),) = started
+    assert scenes is streets and given is recipe
+
+
 def test_the_command(segmenter, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scenes_module, "TOY_COUNTS", {"train": 4, "val": 2, "test": 1})
     save_segmentation(segmenter, tmp_path / "segmentation.safetensors")

@@ -520,6 +520,46 @@ def test_two_processes_learn_what_one_does(tmp_path):
 # ------------------------------------------------------------------------------ from a shell
 
 
+def test_every_option_of_the_command_arrives(tmp_path, monkeypatch):
+    monkeypatch.setattr(scenes, "TOY_COUNTS", {"train": 4, "val": 2, "test": 1})
+    given = {}
+
+    def record(network, train_scenes, val_scenes, **options):
+        given.update(options, network=network, counts=(len(train_scenes), len(val_scenes)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train", record)
+    line = (
+        "training --size 64x32 --scenes 3 --val-scenes 1 --backbone resnet18 --head unet --seed 5"
+    )
+    line += " --freeze-backbone --epochs 7 --batch-size 2 --learning-rate 0.5 --schedule cosine"
+    line += " --precision bf16 --scale 0.25 --color 0.125 --half-size 0.75 --balanced"
+    line += f" --ignore-unlabeled --cache {tmp_path / 'cache'} --out {tmp_path / 'out'}"
+    monkeypatch.setattr(sys, "argv", line.split())
+    with pytest.raises(KeyboardInterrupt):
+        training.main()
+    network, weights = given.pop("network"), given.pop("class_weights")
+    assert network.settings["head"] == "unet" and network.is_frozen
+    assert weights[0] == 0 and weights[7] < weights[17], "road is common, poles are rare"
+    assert given.pop("augment").settings == "flip 0.5, scale 0.25..1, color 0.125"
+    assert given == {
+        "counts": (3, 1), "epochs": 7, "batch_size": 2, "learning_rate": 0.5,
+        "schedule": "cosine", "folder": tmp_path / "out", "seed": 5, "half_size": 0.75,
+        "precision": "bf16",
+    }  # fmt: skip
+
+
+def test_class_weights_and_half_sizes_reach_the_training(streets):
+    one = {"epochs": 1, "batch_size": 2}
+    plain, weighted = (
+        train(a_network(), streets, streets.first(2), **one, class_weights=weights)["train_loss"]
+        for weights in (None, torch.eye(34)[7])
+    )
+    assert weighted[0] < 0.9 * plain[0], "all pixels count, but only the road's cost anything"
+    with pytest.raises(ValueError, match=r"shape \(2, 3, 16, 32\)"):
+        train(a_network(), streets, streets.first(2), **one, half_size=1.0)
+
+
 def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scenes, "TOY_COUNTS", {"train": 4, "val": 2, "test": 1})
 

@@ -138,6 +138,7 @@ def put(folder, name):
 
 def test_find_weights_knows_the_published_generator(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "PROJECT", tmp_path)
+    monkeypatch.setattr(weights, "RUNS", tmp_path / "runs")
     own = put(tmp_path, "data/weights/generator_cityscapes.safetensors")
     assert find_weights("generator", "cityscapes") == own
     published = put(tmp_path, "data/weights/latest_net_G.pth")
@@ -156,8 +157,9 @@ def test_find_weights_knows_the_published_generator(tmp_path, monkeypatch):
 )
 def test_weights_that_are_not_there(network, dataset, module, tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "PROJECT", tmp_path)
+    monkeypatch.setattr(weights, "RUNS", tmp_path / "runs")
     name = f"{network}_{dataset}"
-    places = rf"runs/{name}/{network}\.safetensors, data/weights/{name}\.safetensors.*"
+    places = rf"\S+/runs/{name}/{network}\.safetensors, \S+/data/weights/{name}\.safetensors.*"
     command = f"python -m {module} --dataset {dataset} --out runs/{name}"
     message = rf"no {network} weights for {dataset} yet \(looked for {places}\).*{command}.*README"
     with pytest.raises(FileNotFoundError, match=message):
@@ -261,6 +263,7 @@ def test_a_cut_checkpoint_is_named_and_stays(tmp_path):
 
 def test_own_trainings_go_before_what_is_bundled_and_short_ones_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "PROJECT", tmp_path)
+    monkeypatch.setattr(weights, "RUNS", tmp_path / "runs")
     for name in (
         "runs/notebook_02/segmentation_toy.safetensors",
         "data/weights/segmentation_toy.safetensors",
@@ -272,6 +275,7 @@ def test_own_trainings_go_before_what_is_bundled_and_short_ones_behind(tmp_path,
 
 def test_an_encoder_comes_with_its_generator(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "PROJECT", tmp_path)
+    monkeypatch.setattr(weights, "RUNS", tmp_path / "runs")
     bundled = put(tmp_path, "data/weights/encoder_toy.safetensors")
     put(tmp_path, "data/weights/generator_toy.safetensors")
     trained = put(tmp_path, "runs/generator_toy/encoder.safetensors")

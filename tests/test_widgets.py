@@ -122,6 +122,32 @@ def test_errors_are_shown_and_answered(painter):
     assert ask(painter, STROKE) == "", "a message goes when the next thing works"
 
 
+def test_what_cannot_be_done_takes_nothing_else_with_it(painter):
+    message = ask(painter, {"do": "undo"}, STROKE, {"do": "fill", "name": "wall", "point": [1, 1]})
+    assert message == "There is nothing left to undo."
+    assert painter.label_ids[40, 35] == ID["car"] and painter.label_ids[1, 1] == ID["wall"]
+
+
+def test_a_generator_that_fails_is_told_and_the_next_picture_comes(painter, monkeypatch):
+    def full(*arguments, **options):
+        raise RuntimeError("CUDA out of memory")
+
+    before = painter.canvas.picture_url
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.widgets.draw_street", full)
+        assert ask(painter, STROKE) == "CUDA out of memory"
+    assert painter.canvas.picture_url == before
+    painter.controls["save"].click()  # what is saved belongs together
+    assert painter.canvas.picture_url != before and "Saved in" in painter.canvas.message
+
+
+def test_precision_reaches_the_generator(generator, monkeypatch):
+    seen = []
+    monkeypatch.setattr("utils.widgets.draw_street", lambda *a: seen.append(a) or draw_street(*a))
+    StreetPainter({"toy": generator}, {"empty": EMPTY}, precision="bf16")
+    assert seen[0][3] == "bf16"
+
+
 def test_an_answer_goes_out_even_if_the_painter_is_broken(painter, monkeypatch):
     monkeypatch.setattr(painter, "refresh", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -203,6 +229,17 @@ def scenes():
     return open_scenes("toy", "val", size=SIZE)[:3]
 
 
+class Brightness(torch.nn.Module):
+    """In place of a segmentation network: what it sees depends on the picture."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def predict(self, image_u8):
+        return (image_u8.float().mean(-3) / 8).to(torch.uint8)  # 0..31
+
+
 class SkyAboveRoad(torch.nn.Module):
     """In place of a segmentation network: it sees sky in the upper half and road below."""
 
@@ -248,6 +285,26 @@ def test_explore_classes_with_a_network_that_looks(scenes, generator):
     explorer = explore_classes(scenes, generator, SkyAboveRoad())
     assert len(explorer.images) == 6
     assert (explorer.pictures["what it sees, changed"][-1] == ID["road"]).all()
+
+
+def test_the_sentences_say_what_is_shown(scenes, generator):
+    pipeline = Pipeline(Brightness(), generator)
+    explorer = explore_feedback(pipeline, scenes, rounds=3)
+    explorer.controls["round"].value = 3
+    results = pipeline.feedback(scenes[0].image_u8, 3)
+    last = results[2].generated_label_ids
+    before, first = (
+        f"{(last == other).float().mean():.1%}"
+        for other in (results[2].label_ids, results[0].label_ids)
+    )
+    assert before != first
+    assert f"{before} of the pixels, with the first one in {first}" in explorer.sentence.value
+
+    explorer = explore_classes(scenes, generator)
+    explorer.controls["name"].value, explorer.controls["becomes"].value = "sky", "building"
+    assert torch.equal(explorer.pictures["the map"], scenes[0].label_ids)
+    share = (scenes[0].label_ids == ID["sky"]).float().mean()
+    assert f"{share:.1%}" in explorer.sentence.value
 
 
 def test_explore_feedback_goes_to_any_round(scenes, generator):

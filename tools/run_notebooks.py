@@ -10,8 +10,11 @@ timestamps, no widget state, fixed cell ids, pictures as JPEG.
 """
 
 import argparse
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -29,6 +32,21 @@ from utils.files import write_atomically
 # What the kernels see here and under pytest (conftest.py), unless the caller has set it: no
 # progress bars, and a fixed number of threads, on which the last digits of sums depend.
 KERNEL_ENVIRONMENT = {"COURSE_PROGRESS": "0", "OMP_NUM_THREADS": "2"}
+
+
+def set_kernel_environment():
+    """Let kernels see KERNEL_ENVIRONMENT, and an empty folder instead of runs/.
+
+    A training that is complete is not trained again, and own networks go before the bundled ones:
+    a notebook would show something else than in a fresh clone.
+    """
+    for name, value in KERNEL_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if "COURSE_RUNS" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="course_runs_")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ["COURSE_RUNS"] = folder
+
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 CELL_METADATA = {"tags", "cellView"}  # cellView: Colab's form cells
@@ -62,8 +80,7 @@ def execute(notebook, folder, timeout=600):
     Raises:
         nbclient's CellExecutionError, CellTimeoutError or DeadKernelError.
     """
-    for name, value in KERNEL_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    set_kernel_environment()
     # not store_widget_state=False: nbclient 0.11 then fails on an Output widget
     client = NotebookClient(
         notebook,
@@ -112,6 +129,9 @@ def main(arguments=None):
     parser.add_argument("--out", type=Path, help="write into this folder; the originals stay")
     parser.add_argument("--timeout", type=float, default=600, help="seconds allowed for one cell")
     options = parser.parse_args(arguments)
+    names = [path.name for path in options.notebooks]
+    if options.out and len(set(names)) < len(names):
+        parser.error("two notebooks have the same name: give them different folders for --out")
 
     for path in options.notebooks:
         notebook = nbformat.read(path, as_version=4)

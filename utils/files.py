@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]  # the folder of the README
+# What was trained here.  Tests, and the tool that writes the notebooks, look at an empty folder.
+RUNS = Path(os.environ.get("COURSE_RUNS", PROJECT / "runs"))
 
 
 def usable_cores() -> int:

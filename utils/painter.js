@@ -71,10 +71,16 @@ function render({ model, el }) {
     return [x, y];
   }
 
+  // The canvas may begin between two pixels of the screen, so a click can lie a little outside.
+  const inside = (value, limit) => Math.min(Math.max(value, 0), limit - 0.01);
+
+  // Only the first of several fingers paints.
   function begin(event) {
-    if (event.button !== 0) return;
+    if (event.button !== 0 || !event.isPrimary) return;
     const point = position(event);
-    if (tool === "fill") return tell({ do: "fill", name: brush, point });
+    if (tool === "fill") {
+      return tell({ do: "fill", name: brush, point: [inside(point[0], width), inside(point[1], height)] });
+    }
     canvas.setPointerCapture(event.pointerId);
     stroke = { do: tool, name: brush, size: Number(size.value), points: [point] };
     stroke.color = tool === "paint" ? color : "#ffffff80";
@@ -82,6 +88,8 @@ function render({ model, el }) {
   }
 
   function move(event) {
+    if (!event.isPrimary) return;
+    if (!event.buttons) stroke = null; // it was let go of where the page did not hear of it
     pointer = position(event);
     if (stroke && queue.includes(stroke)) {
       stroke.points.push(pointer);
@@ -95,7 +103,9 @@ function render({ model, el }) {
 
   canvas.onpointerdown = begin;
   canvas.onpointermove = move;
-  canvas.onpointerup = canvas.onpointercancel = () => (stroke = null);
+  canvas.onpointerup = canvas.onpointercancel = (event) => {
+    if (event.isPrimary) stroke = null;
+  };
   canvas.onpointerleave = () => {
     pointer = null;
     redraw();

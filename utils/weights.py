@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
-from utils.files import PROJECT, check_room, disk_full, write_atomically
+from utils.files import PROJECT, RUNS, check_room, disk_full, write_atomically
 
 SCALE = ".scale"  # "conv.weight" in int8 is accompanied by "conv.weight.scale"
 METADATA = "metadata"  # the one key under which safetensors carries our JSON
@@ -292,11 +292,11 @@ def find_weights(network: str, dataset: str) -> Path:
         raise ValueError(f"There is no network {network!r}: expected {', '.join(ways)}.")
     folder = "generator" if network == "encoder" else network  # they are trained together
     places = [
-        PROJECT / "runs" / f"{folder}_{dataset}" / f"{network}.safetensors",
+        RUNS / f"{folder}_{dataset}" / f"{network}.safetensors",
         PROJECT / "data" / "weights" / f"{network}_{dataset}.safetensors",
     ]
     if network == "segmentation":
-        places.append(PROJECT / "runs" / "notebook_02" / f"{network}_{dataset}.safetensors")
+        places.append(RUNS / "notebook_02" / f"{network}_{dataset}.safetensors")
     if (network, dataset) == ("generator", "cityscapes"):
         places.insert(1, PROJECT / "data" / "weights" / "latest_net_G.pth")
     for place in places:
@@ -306,7 +306,7 @@ def find_weights(network: str, dataset: str) -> Path:
             return place
     raise FileNotFoundError(
         f"There are no {network} weights for {dataset} yet (looked for "
-        f"{', '.join(place.relative_to(PROJECT).as_posix() for place in places)}): train them with "
+        f"{', '.join(place.as_posix() for place in places)}): train them with "
         f"{ways[network]} --dataset {dataset} --out runs/{folder}_{dataset}, or see "
         "data/README.md for those that can be downloaded."
     )

@@ -13,7 +13,7 @@ import base64
 import html
 import io
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import anywidget
@@ -213,9 +213,9 @@ class StreetPainter(ipywidgets.VBox):
     def _on_request(self, change) -> None:
         with self.canvas.hold_sync():  # the answer goes out all at once
             try:
-                self._try(
-                    lambda: paint_events(self.painting, change["new"]["events"]), self.refresh
-                )
+                # One by one: what can't be done must not take the others with it.
+                events = [[event] for event in change["new"]["events"]]
+                self._try(*(partial(paint_events, self.painting, x) for x in events), self.refresh)
             finally:
                 self.canvas.answered = change["new"]["number"]
 
