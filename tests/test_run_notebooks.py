@@ -24,7 +24,7 @@ def test_runs_in_this_python_whatever_kernels_are_installed(tmp_path, monkeypatc
     source = "import os, sys\nprint(sys.executable)\nprint(os.getcwd())"
     notebook = new_notebook(cells=[new_code_cell(source)])
     run_notebooks.execute(notebook, tmp_path)
-    assert notebook.cells[0].outputs[0].text.split() == [sys.executable, str(tmp_path)]
+    assert notebook.cells[0].outputs[0].text.splitlines() == [sys.executable, str(tmp_path)]
 
 
 def test_two_executions_are_equal_and_the_original_stays(tmp_path):
