@@ -9,6 +9,7 @@ from utils.labels import CATEGORIES, NUM_LABELS, check_label_ids
 # The published Cityscapes weights fix the number of planes: ids 0..33, a spare one, and the edges.
 LABEL_PLANES = 35
 SEMANTIC_CHANNELS = LABEL_PLANES + 1
+_MEMBERS = F.one_hot(CATEGORIES)[:, 1:]  # (34, 7): which label belongs to which category but void
 
 
 def instance_edges(ids: Tensor) -> Tensor:
@@ -114,6 +115,3 @@ def categories(planes: Tensor) -> Tensor:
     """
     members = _MEMBERS.to(planes)  # (34, 7)
     return torch.einsum("blhw,lc->bchw", planes[:, :NUM_LABELS], members)
-
-
-_MEMBERS = F.one_hot(CATEGORIES)[:, 1:]  # which label belongs to which category
