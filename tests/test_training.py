@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 import torch
@@ -390,14 +391,14 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path):
     """COURSE_KILLS=10 for more of them."""
     SERVER.set_forkserver_preload(["utils.training"])
 
-    def run(folder, seconds=None):
-        process = SERVER.Process(target=train_in, args=(folder,))
+    def run(folder, seconds=None, target=train_in):
+        process = SERVER.Process(target=target, args=(folder,))
         process.start()
         process.join(seconds)
         process.kill()
         process.join()
 
-    run(tmp_path / "warm")  # starts the server
+    run(tmp_path / "warm", target=Path)  # does nothing, but starts the server
     start = time.monotonic()
     run(tmp_path / "whole")
     seconds = time.monotonic() - start
