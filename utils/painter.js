@@ -77,12 +77,13 @@ function render({ model, el }) {
   // Only the first of several fingers paints.
   function begin(event) {
     if (event.button !== 0 || !event.isPrimary) return;
-    const point = position(event);
+    const [x, y] = position(event);
     if (tool === "fill") {
-      return tell({ do: "fill", name: brush, point: [inside(point[0], width), inside(point[1], height)] });
+      const point = [inside(x, width), inside(y, height)];
+      return tell({ do: "fill", name: brush, point });
     }
     canvas.setPointerCapture(event.pointerId);
-    stroke = { do: tool, name: brush, size: Number(size.value), points: [point] };
+    stroke = { do: tool, name: brush, size: Number(size.value), points: [[x, y]] };
     stroke.color = tool === "paint" ? color : "#ffffff80";
     tell(stroke);
   }
