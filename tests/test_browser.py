@@ -172,6 +172,14 @@ def test_what_else_there_is_to_click(painter):
     page.get_by_role("button", name="wall", exact=True).click()
     painter.move(canvas, (0.9, 0.5))
     page.mouse.down()
+    canvas.evaluate(  # a palm, or a second finger
+        """canvas => {
+            const box = canvas.getBoundingClientRect();
+            const [clientX, clientY] = [box.left + 0.1 * box.width, box.top + 0.1 * box.height];
+            const other = { clientX, clientY, buttons: 1, isPrimary: false, pointerId: 7 };
+            canvas.dispatchEvent(new PointerEvent("pointermove", other));
+        }"""
+    )
     painter.move(canvas, (1.05, 0.5), (1.05, 0.9), (0.9, 0.9))
     page.mouse.up()
     changed(picture, start)
@@ -181,6 +189,9 @@ def test_what_else_there_is_to_click(painter):
     painted = json.loads(painter.python(rows.format(int(0.9 * 2 * height))))
     assert abs(painted[0] - (0.5 * height - 15)) <= 2, "15 pixels above the mouse"
     assert painted[-1] > 0.9 * height, "the stroke went on outside of the map"
+    place = int(0.1 * height), int(0.1 * 2 * height)
+    same = f"bool(painter.label_ids[{place}] == painter.painting.start_ids[{place}])"
+    assert painter.python(same) == "True", "only the first finger paints"
 
     # the leftmost pixels of the map can be filled
     page.get_by_role("button", name="Fill", exact=True).click()
