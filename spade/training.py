@@ -364,6 +364,7 @@ def train_spade(
     made_by = generator.settings | asdict(recipe)
     made_by |= {f"{name}_weight": weight for name, weight in made_by.pop("weights").items()}
     made_by["scenes"] = f"{scenes.dataset} {len(scenes)}"
+    # False and 0 are what a checkpoint counts as that does not tell.
     made_by["without_perceptual"] = perceptual is None
     made_by["texture_weight"] = 0 if perceptual is None else perceptual.texture
     made_by["head_start"] *= classifier is not None

@@ -136,12 +136,18 @@ def put(folder, name):
     return path
 
 
-def test_find_weights_knows_the_published_generator(tmp_path, monkeypatch):
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project that has no weights yet."""
     monkeypatch.setattr(weights, "PROJECT", tmp_path)
     monkeypatch.setattr(weights, "RUNS", tmp_path / "runs")
-    own = put(tmp_path, "data/weights/generator_cityscapes.safetensors")
+    return tmp_path
+
+
+def test_find_weights_knows_the_published_generator(project):
+    own = put(project, "data/weights/generator_cityscapes.safetensors")
     assert find_weights("generator", "cityscapes") == own
-    published = put(tmp_path, "data/weights/latest_net_G.pth")
+    published = put(project, "data/weights/latest_net_G.pth")
     assert find_weights("generator", "cityscapes") == published
     for network, dataset in (("generator", "toy"), ("segmentation", "cityscapes")):
         with pytest.raises(FileNotFoundError):
@@ -155,9 +161,7 @@ def test_find_weights_knows_the_published_generator(tmp_path, monkeypatch):
         ("generator", "camvid", "spade.training"),
     ],
 )
-def test_weights_that_are_not_there(network, dataset, module, tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "PROJECT", tmp_path)
-    monkeypatch.setattr(weights, "RUNS", tmp_path / "runs")
+def test_weights_that_are_not_there(network, dataset, module, project):
     name = f"{network}_{dataset}"
     places = rf"\S+/runs/{name}/{network}\.safetensors, \S+/data/weights/{name}\.safetensors.*"
     command = f"python -m {module} --dataset {dataset} --out runs/{name}"
@@ -261,26 +265,22 @@ def test_a_cut_checkpoint_is_named_and_stays(tmp_path):
     assert path.is_file()
 
 
-def test_own_trainings_go_before_what_is_bundled_and_short_ones_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "PROJECT", tmp_path)
-    monkeypatch.setattr(weights, "RUNS", tmp_path / "runs")
+def test_own_trainings_go_before_what_is_bundled_and_short_ones_behind(project):
     for name in (
         "runs/notebook_02/segmentation_toy.safetensors",
         "data/weights/segmentation_toy.safetensors",
         "runs/segmentation_toy/segmentation.safetensors",
     ):
-        place = put(tmp_path, name)
+        place = put(project, name)
         assert find_weights("segmentation", "toy") == place
 
 
-def test_an_encoder_comes_with_its_generator(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "PROJECT", tmp_path)
-    monkeypatch.setattr(weights, "RUNS", tmp_path / "runs")
-    bundled = put(tmp_path, "data/weights/encoder_toy.safetensors")
-    put(tmp_path, "data/weights/generator_toy.safetensors")
-    trained = put(tmp_path, "runs/generator_toy/encoder.safetensors")
+def test_an_encoder_comes_with_its_generator(project):
+    bundled = put(project, "data/weights/encoder_toy.safetensors")
+    put(project, "data/weights/generator_toy.safetensors")
+    trained = put(project, "runs/generator_toy/encoder.safetensors")
     assert find_weights("encoder", "toy") == bundled
-    put(tmp_path, "runs/generator_toy/generator.safetensors")
+    put(project, "runs/generator_toy/generator.safetensors")
     assert find_weights("encoder", "toy") == trained
     with pytest.raises(FileNotFoundError, match="--dataset camvid --out runs/generator_camvid"):
         find_weights("encoder", "camvid")

@@ -33,6 +33,9 @@ from utils.files import write_atomically
 # progress bars, and a fixed number of threads, on which the last digits of sums depend.
 KERNEL_ENVIRONMENT = {"COURSE_PROGRESS": "0", "OMP_NUM_THREADS": "2"}
 
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+CELL_METADATA = {"tags", "cellView"}  # cellView: Colab's form cells
+
 
 def set_kernel_environment():
     """Let kernels see KERNEL_ENVIRONMENT, and an empty folder instead of runs/.
@@ -46,10 +49,6 @@ def set_kernel_environment():
         folder = tempfile.mkdtemp(prefix="course_runs_")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         os.environ["COURSE_RUNS"] = folder
-
-
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-CELL_METADATA = {"tags", "cellView"}  # cellView: Colab's form cells
 
 
 class _ThisPython(KernelSpecManager):

@@ -14,14 +14,14 @@ def width_and_height(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def exit_status(command: Callable[[], object]) -> int:
-    """Run a command -> 0; or 1 after an error, told without a traceback; or 130, if interrupted."""
+def exit_status(command: Callable[[], int | None]) -> int:
+    """Run a command -> what it returns, None is 0; or 1 after an error, told without a traceback;
+    or 130, if it was interrupted."""
     try:
-        command()
+        return command() or 0
     except (OSError, ValueError, FloatingPointError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted; the same command goes on.", file=sys.stderr)
         return 130
-    return 0

@@ -22,6 +22,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from spade import Encoder, SpadeGenerator, load_encoder, load_generator
+from utils.commands import exit_status
 from utils.images import u8_to_pm1
 from utils.labels import check_label_ids
 from utils.modes import warn_of_emulation
@@ -243,21 +244,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--precision", default="exact", choices=("exact", "bf16"))
     parser.add_argument("--batch-size", type=int, default=8)
     options = parser.parse_args(arguments)
-    try:
-        pipeline = load_pipeline(
-            options.segmenter, options.generator, options.style, options.precision
-        )
-        report = run_folder(pipeline, options.photos, options.out, options.batch_size)
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"Interrupted; the same command goes on.  So far: {options.out / 'index.html'}")
-        return 130
-    print(report)
-    for message in report.unreadable.values():
-        print(f"skipped: {message}", file=sys.stderr)
-    return 1 if report.unreadable else 0
+
+    def command() -> int:
+        try:
+            pipeline = load_pipeline(
+                options.segmenter, options.generator, options.style, options.precision
+            )
+            report = run_folder(pipeline, options.photos, options.out, options.batch_size)
+        except KeyboardInterrupt:
+            print(f"Interrupted; the same command goes on.  So far: {options.out / 'index.html'}")
+            return 130
+        print(report)
+        for message in report.unreadable.values():
+            print(f"skipped: {message}", file=sys.stderr)
+        return 1 if report.unreadable else 0
+
+    return exit_status(command)
 
 
 if __name__ == "__main__":
