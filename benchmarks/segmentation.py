@@ -20,7 +20,13 @@ from utils.commands import width_and_height
 from utils.files import PROJECT
 from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet
-from utils.training import PRECISIONS, epoch_batches, make_accelerator, train_one_epoch
+from utils.training import (
+    PRECISIONS,
+    TrainingStep,
+    epoch_batches,
+    make_accelerator,
+    train_one_epoch,
+)
 
 
 class PlainLoop:
@@ -50,17 +56,15 @@ class OurLoop:
         network = SegmentationNet(head=head)
         network.to(self.accelerator.device, memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
-        self.network, self.optimizer = self.accelerator.prepare(network, optimizer)
+        prepared = self.accelerator.prepare(network, optimizer)
+        self.step = TrainingStep(*prepared, self.accelerator)
         self.scenes = scenes.to(self.accelerator.device)
         self.batches = epoch_batches(len(scenes), batch, 0, 0)
-        self.augment = Augmentation(scenes.size, group=batch if torch.cuda.is_available() else 1)
+        self.augment = Augmentation(scenes.size)
 
     def __call__(self) -> None:
         rates = [1e-4] * len(self.batches)
-        train_one_epoch(
-            self.network, self.optimizer, self.accelerator, self.scenes, self.batches, rates,
-            self.augment, seed=0,
-        )  # fmt: skip
+        train_one_epoch(self.step, self.scenes, self.batches, rates, self.augment, seed=0)
 
 
 def main() -> None:

@@ -4,12 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from utils.gpu import constant
 from utils.labels import CATEGORIES, NUM_LABELS, check_label_ids
 
 # The published Cityscapes weights fix the number of planes: ids 0..33, a spare one, and the edges.
 LABEL_PLANES = 35
 SEMANTIC_CHANNELS = LABEL_PLANES + 1
-_MEMBERS = F.one_hot(CATEGORIES)[:, 1:]  # (34, 7): which label belongs to which category but void
+# (34, 7): which label belongs to which category but void
+_MEMBERS = tuple(map(tuple, F.one_hot(CATEGORIES)[:, 1:].tolist()))
 
 
 def instance_edges(ids: Tensor) -> Tensor:
@@ -113,5 +115,5 @@ def categories(planes: Tensor) -> Tensor:
     Returns:
         (B, 7, H, W) of 0 and 1: flat, construction, object, nature, sky, human, vehicle.
     """
-    members = _MEMBERS.to(planes)  # (34, 7)
+    members = constant(_MEMBERS, planes.device).to(planes.dtype)
     return torch.einsum("blhw,lc->bchw", planes[:, :NUM_LABELS], members)

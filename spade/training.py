@@ -46,13 +46,14 @@ from utils.augmentation import Augmentation
 from utils.batch_norm import synchronize_batch_norm
 from utils.cache import CachedScenes, cached
 from utils.commands import exit_status, width_and_height
+from utils.gpu import Recorded, send
 from utils.images import save_image, u8_to_pm1
 from utils.labels import label_ids_to_colors
 from utils.modes import float32_again
 from utils.progress import progress
 from utils.scenes import Scenes, open_scenes
 from utils.segmentation import load_segmentation
-from utils.training import CHECK_EVERY, PRECISIONS, diverged, make_accelerator
+from utils.training import CHECK_EVERY, PRECISIONS, diverged, is_recordable, make_accelerator
 from utils.weights import load_checkpoint, load_torch_file, save_checkpoint
 
 History = dict[str, list[float]]  # of each loss one value a step, already times its weight
@@ -178,9 +179,9 @@ def training_batch(
     if with_instances:
         pixels = (*pixels, scenes.instance_batch(chosen[mine].tolist()))
     augment = Augmentation(scenes.size, flip=0.5)
-    image_u8, *maps = augment(*(x.to(device) for x in pixels), seeds=seeds[mine])
-    batch = semantics(*maps, checked=True), u8_to_pm1(image_u8), noise[mine].to(device)
-    return batch if labels is None else (*batch, labels[chosen[mine]].to(device))
+    image_u8, *maps = augment(*(send(x, device) for x in pixels), seeds=seeds[mine])
+    batch = semantics(*maps, checked=True), u8_to_pm1(image_u8), send(noise[mine], device)
+    return batch if labels is None else (*batch, send(labels[chosen[mine]], device))
 
 
 def _drawn(
@@ -193,58 +194,89 @@ def _drawn(
     return chosen, with_instances, seeds, torch.randn(batch_size, z_dim, generator=generator)
 
 
-def training_step(
-    network: nn.Module,
-    discriminator: nn.Module,
-    optimizers: Sequence[torch.optim.Optimizer],
-    perceptual: PerceptualLoss | None,
-    batch: tuple[Tensor, ...],
-    accelerator: Accelerator,
-    weights: LossWeights = PUBLISHED_WEIGHTS,
-    classifier: nn.Module | None = None,
-) -> dict[str, Tensor]:
+class AdversarialStep:
     """One step of the generator and one of the discriminator on the same batch -> the losses.
 
     Both judge the same generated photos, where the published code draws them twice.
 
     Args:
+        network, discriminator, classifier, optimizers: as accelerator.prepare() gives them; the
+            classifier, or None, is a StyleClassifier that learns along with the encoder.
         optimizers: of the network, with the classifier if there is one, and of the discriminator.
-        batch: what training_batch() gives; for a classifier with labels.
-        classifier: a StyleClassifier, which learns along with the encoder.
     """
-    planes, real_pm1, noise, *labels = batch
-    twice = planes.repeat(2, 1, 1, 1)
-    # Its own weights stand still in the first half: there is no gradient to share among processes.
-    judge = accelerator.unwrap_model(discriminator)
-    judge.requires_grad_(False)
-    with accelerator.autocast():
-        fake_pm1, mu, logvar = network(planes, real_pm1, noise)
-        fake, real = split_judgement(judge(twice, torch.cat([fake_pm1, real_pm1])))
-        losses = {
-            "adversarial": hinge_generator(fake),
-            "matching": weights.matching * feature_matching(fake, real),
-        }
-        if perceptual is not None:
-            regions = categories(planes) if perceptual.texture else None
-            losses["perceptual"] = weights.perceptual * perceptual(fake_pm1, real_pm1, regions)
-        if mu is not None:
-            losses["kl"] = weights.kl * kl_divergence(mu.float(), logvar.float())
-        if classifier is not None:
-            scores = classifier(sampled(mu, logvar, noise))
-            losses["style"] = weights.style * style_cross_entropy(scores, *labels)
-    optimizers[0].zero_grad()
-    accelerator.backward(sum(losses.values()))
-    optimizers[0].step()
 
-    judge.requires_grad_(True)
-    with accelerator.autocast():
-        pairs = torch.cat([fake_pm1.detach(), real_pm1])
-        fake, real = split_judgement(discriminator(twice, pairs))
-        losses["discriminator"] = hinge_discriminator(fake, real)
-    optimizers[1].zero_grad()
-    accelerator.backward(losses["discriminator"])
-    optimizers[1].step()
-    return {name: loss.detach() for name, loss in losses.items()}
+    def __init__(
+        self,
+        network: nn.Module,
+        discriminator: nn.Module,
+        optimizers: Sequence[torch.optim.Optimizer],
+        perceptual: PerceptualLoss | None,
+        accelerator: Accelerator,
+        weights: LossWeights = PUBLISHED_WEIGHTS,
+        classifier: nn.Module | None = None,
+    ):
+        self.network, self.discriminator, self.classifier = network, discriminator, classifier
+        self.optimizers, self.perceptual = optimizers, perceptual
+        self.accelerator, self.weights = accelerator, weights
+        self._generate, self._judge = (
+            Recorded(
+                gradients,
+                [x for group in optimizer.param_groups for x in group["params"]],
+                is_recordable(accelerator),
+            )
+            for gradients, optimizer in zip(
+                (self._generator_gradients, self._discriminator_gradients), optimizers, strict=True
+            )
+        )
+
+    def __call__(self, batch: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What training_batch() gives, for a classifier with labels -> each loss, a scalar."""
+        fake_pm1, losses = self._generate(*batch)
+        self.optimizers[0].step()
+        (loss,) = self._judge(*batch[:2], fake_pm1)
+        self.optimizers[1].step()
+        losses = torch.stack([*losses, loss])  # a copy: the next step would overwrite them
+        return dict(zip((*self._names, "discriminator"), losses, strict=True))
+
+    def _generator_gradients(
+        self, planes: Tensor, real_pm1: Tensor, noise: Tensor, labels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        weights = self.weights
+        # Its own weights stand still here: there is no gradient to share among processes.
+        judge = self.accelerator.unwrap_model(self.discriminator).requires_grad_(False)
+        with self.accelerator.autocast():
+            fake_pm1, mu, logvar = self.network(planes, real_pm1, noise)
+            both = judge(planes.repeat(2, 1, 1, 1), torch.cat([fake_pm1, real_pm1]))
+            fake, real = split_judgement(both)
+            losses = {
+                "adversarial": hinge_generator(fake),
+                "matching": weights.matching * feature_matching(fake, real),
+            }
+            if self.perceptual is not None:
+                regions = categories(planes) if self.perceptual.texture else None
+                loss = self.perceptual(fake_pm1, real_pm1, regions)
+                losses["perceptual"] = weights.perceptual * loss
+            if mu is not None:
+                losses["kl"] = weights.kl * kl_divergence(mu.float(), logvar.float())
+            if self.classifier is not None:
+                scores = self.classifier(sampled(mu, logvar, noise))
+                losses["style"] = weights.style * style_cross_entropy(scores, labels)
+        judge.requires_grad_(True)
+        self.optimizers[0].zero_grad()
+        self.accelerator.backward(sum(losses.values()))
+        self._names = tuple(losses)
+        return fake_pm1.detach(), torch.stack([loss.detach() for loss in losses.values()])
+
+    def _discriminator_gradients(
+        self, planes: Tensor, real_pm1: Tensor, fake_pm1: Tensor
+    ) -> tuple[Tensor]:
+        with self.accelerator.autocast():
+            pairs = torch.cat([fake_pm1, real_pm1])
+            judgement = self.discriminator(planes.repeat(2, 1, 1, 1), pairs)
+            loss = hinge_discriminator(*split_judgement(judgement))
+        self.optimizers[1].zero_grad()
+        self.accelerator.backward(loss)
+        return (loss.detach(),)
 
 
 def give_head_start(
@@ -270,14 +302,20 @@ def give_head_start(
     augment = Augmentation(scenes.size, flip=0.5)
     generator = torch.Generator().manual_seed(recipe.seed)
     encoder.train()
+
+    def gradients(image_u8: Tensor, noise: Tensor, labels: Tensor) -> tuple[Tensor]:
+        mu, logvar = encoder(u8_to_pm1(image_u8))
+        told = style_cross_entropy(classifier(sampled(mu, logvar, noise)), labels)
+        loss = weights.style * told + weights.kl * kl_divergence(mu, logvar)
+        optimizer.zero_grad()
+        loss.backward()
+        return (loss.detach(),)
+
+    compute = Recorded(gradients, learning, device.type == "cuda")
     for _ in progress(steps, "encoder", hidden=not PartialState().is_main_process):
         chosen, _, seeds, noise = _drawn(len(scenes), batch_size, z_dim, generator)
-        (image_u8,) = augment(scenes.batch(chosen.tolist())[0].to(device), seeds=seeds)
-        mu, logvar = encoder(u8_to_pm1(image_u8))
-        scores = classifier(sampled(mu, logvar, noise.to(device)))
-        told = style_cross_entropy(scores, labels[chosen].to(device))
-        optimizer.zero_grad()
-        (weights.style * told + weights.kl * kl_divergence(mu, logvar)).backward()
+        (image_u8,) = augment(send(scenes.batch(chosen.tolist())[0], device), seeds=seeds)
+        compute(image_u8, send(noise, device), send(labels[chosen], device))
         optimizer.step()
 
 
@@ -370,6 +408,8 @@ def train_spade(
     made_by["head_start"] *= classifier is not None
     made_by["pictures"] = "any" if recipe.schedule == "constant" else pictures
     history: History = {}
+    if isinstance(scenes, CachedScenes):
+        scenes = scenes.to(device)
     folder = None if folder is None else Path(folder)
     if folder is not None and (folder / "last.pt").is_file():
         history = load_checkpoint(folder / "last.pt", parts, made_by)
@@ -377,8 +417,9 @@ def train_spade(
         give_head_start(encoder, classifier, scenes, labels, recipe)
     prepared = accelerator.prepare(*learners.values(), *optimizers)
     trained, optimizers = prepared[: len(learners)], prepared[len(learners) :]
-    if isinstance(scenes, CachedScenes):
-        scenes = scenes.to(device)
+    training_step = AdversarialStep(
+        *trained[:2], optimizers, perceptual, accelerator, weights, *trained[2:]
+    )
     for learner in learners.values():
         learner.train()
     first, waiting = len(history.get("adversarial", ())), []
@@ -393,10 +434,7 @@ def train_spade(
                 scenes, step, batch_size, recipe.seed, generator.z_dim, accelerator, labels
             )
             batch = (*(x.to(memory_format=torch.channels_last) for x in batch[:2]), *batch[2:])
-            losses = training_step(
-                *trained[:2], optimizers, perceptual, batch, accelerator, weights, *trained[2:]
-            )
-            waiting.append(losses)
+            waiting.append(training_step(batch))
             averaged.update_parameters(network)
             seen = (step + 1) * batch_size
             is_due = seen % save_every < batch_size or step + 1 == steps
@@ -626,6 +664,9 @@ def main() -> None:
         "--texture-weight", type=float, default=0, help="of textures, in the perceptual loss"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--save-every", type=int, default=1600, help="pictures between two checkpoints"
+    )
     parser.add_argument("--cache", default="data/cache", help="folder for decoded scenes")
     parser.add_argument(
         "--start",
@@ -688,6 +729,7 @@ def main() -> None:
         classifier,
         arguments.precision,
         arguments.out,
+        arguments.save_every,
         preview=val_scenes.spread(4),
     )
     if not PartialState().is_main_process:

@@ -102,15 +102,6 @@ def test_one_seed_a_picture():
         Augmentation(SIZE)(*a_batch(), seeds=seeds(5))
 
 
-def test_groups_share_their_draw():
-    one, _ = a_batch(1)
-    batch = one.expand(8, -1, -1, -1).contiguous()
-    (single,) = Augmentation(SIZE, scale=(0.3, 0.9))(batch, seeds=seeds(8))
-    (grouped,) = Augmentation(SIZE, scale=(0.3, 0.9), group=4)(batch, seeds=seeds(8))
-    assert len({picture.numpy().tobytes() for picture in single}) > 4
-    assert len({picture.numpy().tobytes() for picture in grouped}) == 2
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_it_works_where_the_batch_is():
@@ -124,7 +115,7 @@ def test_it_works_where_the_batch_is():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"scale": (0, 1)}, {"scale": (0.9, 0.5)}, {"scale": (1, 2)}, {"flip": 2}, {"group": 0}],
+    [{"scale": (0, 1)}, {"scale": (0.9, 0.5)}, {"scale": (1, 2)}, {"flip": 2}],
 )
 def test_impossible_numbers_are_refused(wrong):
     with pytest.raises(ValueError, match="expected"):

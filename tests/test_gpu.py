@@ -1,4 +1,6 @@
-"""What lies where, with a GPU: the pipeline and both trainings on a pretended one."""
+"""What lies where, with a GPU: the pipeline and both trainings on a pretended one.
+
+And on a real one, if there is one, that a recorded training is the ordinary one."""
 
 import os
 import subprocess
@@ -8,11 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.utils.backend_registration as registration
+from torch import nn
 
 import spade
 from spade.classifier import StyleClassifier, style_labels
 from spade.losses import LossWeights, PerceptualLoss
 from spade.training import Recipe, named_styles, train_spade
+from utils import gpu
 from utils.augmentation import Augmentation
 from utils.cache import cached
 from utils.files import PROJECT
@@ -23,6 +27,106 @@ from utils.pipeline import load_pipeline
 from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet
 from utils.training import balanced_weights, train
+
+
+def trained_twice(monkeypatch, train):
+    """What train() returns when its steps are recorded, and when they are not."""
+    played, play = [], gpu._Recording.play
+    monkeypatch.setattr(gpu._Recording, "play", lambda *given: played.append(given) or play(*given))
+    recorded, count = train(), len(played)
+    monkeypatch.setattr(gpu, "ORDINARY_CALLS", 10**9)
+    ordinary = train()
+    assert count > 0 and len(played) == count
+    return recorded, ordinary
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_recorded_training_of_segmentation_is_an_ordinary_one(tmp_path, monkeypatch, precision):
+    scenes = [cached(open_scenes("toy", s, size=(64, 64))[:16], tmp_path) for s in ("train", "val")]
+
+    def trained():
+        torch.manual_seed(0)
+        network = SegmentationNet("resnet18")
+        # Whole batches and halved ones: two recordings take turns.
+        history = train(
+            network, *scenes, epochs=8, batch_size=4, learning_rate=1e-3, half_size=0.4,
+            class_weights=balanced_weights(scenes[0]), precision=precision,
+        )  # fmt: skip
+        return history["train_loss"]
+
+    recorded, ordinary = trained_twice(monkeypatch, trained)
+    assert recorded == pytest.approx(ordinary, rel=0.1)
+    assert recorded[-1] < 0.7 * recorded[0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_recorded_training_of_spade_is_an_ordinary_one(tmp_path, monkeypatch, precision):
+    scenes = cached(open_scenes("toy", "train", size=(64, 64))[:8], tmp_path)
+    recipe = Recipe(
+        batch_size=4, learning_rate=1e-3, weights=LossWeights(style=1), head_start=40, average=0.5
+    )
+
+    def trained():
+        torch.manual_seed(0)
+        perceptual = PerceptualLoss.of_segmentation(SegmentationNet("resnet18"), texture=1)
+        generator, encoder = (
+            spade.SpadeGenerator(4, "normal", 3, (64, 64), 8, styled_layers=True, grain=True),
+            spade.Encoder(ngf=2, z_dim=3),
+        )
+        history = train_spade(
+            generator,
+            spade.MultiscaleDiscriminator(ndf=4),
+            scenes,
+            80,
+            encoder,
+            perceptual,
+            recipe,
+            StyleClassifier(style_labels(scenes)[0], z_dim=3),
+            precision=precision,
+        )
+        steps = len(history["matching"])
+        return [sum(values[-10:]) / 10 for values in history.values()], steps
+
+    (recorded, steps), (ordinary, _) = trained_twice(monkeypatch, trained)
+    assert steps == 20 and recorded == pytest.approx(ordinary, rel=0.1, abs=0.05)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_each_shape_has_a_recording_with_gradients_of_its_own(monkeypatch):
+    layer = nn.Linear(3, 1, bias=False).cuda()
+
+    def gradients(x):
+        layer.zero_grad()
+        loss = layer(x).sum()
+        loss.backward()
+        return (loss.detach(),)
+
+    recorded = gpu.Recorded(gradients, layer.parameters(), True)
+    for number in range(12):
+        x = torch.full((2 + number % 2, 3), float(number), device="cuda")
+        (loss,) = recorded(x)
+        assert torch.allclose(layer.weight.grad, x.sum(0, keepdim=True))
+        assert loss.item() == pytest.approx(layer(x).sum().item(), rel=1e-3)
+        with torch.no_grad():
+            layer.weight += 0.1  # in place, as an optimizer does
+    assert len(recorded._recordings) == 2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_photo_to_photo_on_a_gpu_is_what_it_is_on_the_cpu():
+    scene = open_scenes("toy", "val", size=(256, 128))[0]
+    one, other = (
+        load_pipeline("toy", "toy", device=device).run(scene.image_u8) for device in ("cuda", "cpu")
+    )
+    assert one.generated_u8.is_cuda
+    assert (one.label_ids.cpu() == other.label_ids).float().mean() > 0.999
+    assert (one.generated_u8.cpu().int() - other.generated_u8.int()).abs().float().mean() < 1
 
 
 @pytest.mark.slow

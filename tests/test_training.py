@@ -21,6 +21,7 @@ from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet, load_segmentation
 from utils.training import (
     HISTORY_KEYS,
+    TrainingStep,
     balanced_weights,
     epoch_batches,
     evaluate,
@@ -148,9 +149,8 @@ def test_an_epoch_sees_every_scene_in_both_directions():
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
     batches = epoch_batches(40, 8, 0, 0)
     augment = Augmentation((34, 3))
-    loss = train_one_epoch(
-        network, optimizer, accelerator, Ramp(40), batches, [0.0] * 5, augment, 0
-    )
+    step = TrainingStep(network, optimizer, accelerator)
+    loss = train_one_epoch(step, Ramp(40), batches, [0.0] * 5, augment, 0)
     assert loss == pytest.approx(torch.tensor(34.0).log().item())  # all labels equally likely
     first = torch.cat(network.seen)[:, 0, 0, 0]
     assert network.training and set(first.tolist()) == {0, 33}
@@ -176,8 +176,8 @@ def test_maps_are_mirrored_with_their_photos(streets, monkeypatch):
     batches = epoch_batches(4, 2, 0, 0) * 4
     augment = Augmentation(four.size)
     rates = [0.0] * len(batches)
-    accelerator = make_accelerator()
-    loss = train_one_epoch(network, optimizer, accelerator, four, batches, rates, augment, 0)
+    step = TrainingStep(network, optimizer, make_accelerator())
+    loss = train_one_epoch(step, four, batches, rates, augment, 0)
     assert loss == pytest.approx(0, abs=1e-6)
 
 
@@ -231,7 +231,9 @@ def test_a_part_of_a_batch_is_what_it_is_in_the_whole(streets):
     arguments = (augment, 0.5)
     for seed in range(4):
         whole, first, second = (
-            training_batch(streets, torch.arange(6), Process(*share, "cpu"), *arguments, seed)
+            training_batch(
+                streets, torch.arange(6), Process(*share, torch.device("cpu")), *arguments, seed
+            )
             for share in ((0, 1), (0, 2), (1, 2))
         )
         for part, expected in ((first, 0), (second, 1)):
@@ -241,7 +243,7 @@ def test_a_part_of_a_batch_is_what_it_is_in_the_whole(streets):
 
 def test_half_size_batches(streets):
     Process = namedtuple("Process", "process_index num_processes device")
-    alone, augment = Process(0, 1, "cpu"), Augmentation(streets.size, flip=0)
+    alone, augment = Process(0, 1, torch.device("cpu")), Augmentation(streets.size, flip=0)
     shapes = []
     for seed in range(40):
         image_u8, label_ids = training_batch(streets, torch.arange(2), alone, augment, 0.5, seed)

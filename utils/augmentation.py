@@ -13,6 +13,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from utils.gpu import send
+
 
 class Augmentation:
     """Random flips, crops at random scales, and changes of colour, by torchvision's v2 transforms.
@@ -24,8 +26,6 @@ class Augmentation:
             differs from size's by a tenth at most.  (1, 1) leaves the picture whole.
         color: how far brightness, contrast and saturation may be multiplied: by 1-color..1+color;
             hue turns by a tenth of that.  Photos only, never maps.
-        group: pictures that share one draw.  1 is the most varied; on a GPU larger groups save
-            time, and do little harm, since a batch's pictures are random already.
     """
 
     def __init__(
@@ -34,29 +34,21 @@ class Augmentation:
         flip: float = 0.5,
         scale: tuple[float, float] = (1.0, 1.0),
         color: float = 0.0,
-        group: int = 1,
     ):
         if not 0 < scale[0] <= scale[1] <= 1:
             raise ValueError(
                 f"scale is {scale}: expected two shares of the area, 0 < low <= high <= 1."
             )
-        if not 0 <= flip <= 1 or not 0 <= color < 1 or group < 1:
-            raise ValueError(
-                f"flip {flip}, color {color}, group {group}: expected 0..1, 0..1 and 1 or more."
-            )
+        if not 0 <= flip <= 1 or not 0 <= color < 1:
+            raise ValueError(f"flip {flip}, color {color}: expected 0..1 and 0..1.")
         width, height = size
-        steps: list[torch.nn.Module] = []
+        self._size, self._flip = (height, width), flip
+        self._draws_more = scale != (1, 1) or color > 0
+        crop: torch.nn.Module = v2.Resize((height, width), antialias=True)
         if scale != (1, 1):
             ratio = (0.9 * width / height, 1.1 * width / height)
-            steps.append(v2.RandomResizedCrop((height, width), scale, ratio, antialias=True))
-        else:
-            steps.append(v2.Resize((height, width), antialias=True))
-        if flip:
-            steps.append(v2.RandomHorizontalFlip(flip))
-        if color:
-            steps.append(v2.ColorJitter(color, color, color, color / 10))
-        self._transform = v2.Compose(steps)
-        self._group = group
+            crop = v2.RandomResizedCrop((height, width), scale, ratio, antialias=True)
+        self._transform = v2.Compose([crop, v2.ColorJitter(color, color, color, color / 10)])
         self.settings = f"flip {flip}, scale {scale[0]}..{scale[1]}, color {color}"
 
     def __call__(
@@ -68,15 +60,23 @@ class Augmentation:
             image_u8: (B, 3, H, W) uint8, on any device.
             maps: (B, H, W) each, label ids or instance ids; resized by nearest neighbour.
             seeds: one number a picture, the only source of randomness: what happens to a picture
-                depends on its own seed (its group's first), whatever else is in the batch.
+                depends on its own seed, whatever else is in the batch.
         """
         if len(seeds) != len(image_u8):
             raise ValueError(f"{len(image_u8)} pictures and {len(seeds)} seeds: expected as many.")
-        parts = []
+        batch, parts, mirrored = (image_u8, *maps), [], []
+        is_changed = self._draws_more or image_u8.shape[-2:] != self._size
         with torch.random.fork_rng(devices=[]):  # v2 draws from torch's global state only
-            for start in range(0, len(image_u8), self._group):
-                torch.default_generator.manual_seed(int(seeds[start]))
-                photos, *labels = (x[start : start + self._group] for x in (image_u8, *maps))
-                wrapped = (tv_tensors.Image(photos), *(tv_tensors.Mask(ids) for ids in labels))
-                parts.append(self._transform(*wrapped) if labels else (self._transform(*wrapped),))
-        return tuple(torch.cat([x.as_subclass(Tensor) for x in column]) for column in zip(*parts))
+            for index, seed in enumerate(seeds):
+                torch.default_generator.manual_seed(int(seed))
+                mirrored.append(torch.rand(()) < self._flip)
+                if is_changed:
+                    photo, *labels = (x[index : index + 1] for x in batch)
+                    wrapped = (tv_tensors.Image(photo), *(tv_tensors.Mask(ids) for ids in labels))
+                    changed = self._transform(*wrapped)
+                    parts.append(changed if labels else [changed])
+        if is_changed:
+            batch = [torch.cat([x.as_subclass(Tensor) for x in column]) for column in zip(*parts)]
+        # All at once: picture by picture a GPU would be done before Python is.
+        mask = send(torch.stack(mirrored), image_u8.device)
+        return tuple(torch.where(mask.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x) for x in batch)

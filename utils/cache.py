@@ -38,6 +38,7 @@ from torch.utils.data import (
 )
 
 from utils.files import check_room, disk_full, usable_cores
+from utils.gpu import send
 from utils.progress import progress
 from utils.scenes import Scene, Scenes
 
@@ -326,7 +327,8 @@ class _DeviceArrays:
     def read(self, fields: Sequence[str], rows: Sequence[int]) -> tuple[torch.Tensor, ...]:
         arrays = [self._arrays[field] for field in fields]
         places = torch.as_tensor([self._places[row] for row in rows])
-        return tuple(array[places.to(array.device)] for array in arrays)
+        places = send(places, arrays[0].device)
+        return tuple(array[places] for array in arrays)
 
 
 class _StreamedArrays:
@@ -336,10 +338,7 @@ class _StreamedArrays:
         self._mapped, self._device = mapped, device
 
     def read(self, fields: Sequence[str], rows: Sequence[int]) -> tuple[torch.Tensor, ...]:
-        read = self._mapped.read(fields, rows)
-        if self._device.type == "cuda":
-            read = (array.pin_memory() for array in read)
-        return tuple(array.to(self._device, non_blocking=True) for array in read)
+        return tuple(send(array, self._device) for array in self._mapped.read(fields, rows))
 
 
 class CachedScenes(Scenes):

@@ -20,6 +20,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from utils.archives import ZippedFile
 from utils.files import usable_cores, write_atomically
+from utils.gpu import constant
 
 # What torchvision's ImageNet weights expect, for RGB in 0..1.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -41,9 +42,12 @@ def u8_to_pm1(image_u8: torch.Tensor) -> torch.Tensor:
 
 def u8_to_imagenet(image_u8: torch.Tensor) -> torch.Tensor:
     """image_u8 (..., 3, H, W) -> float32 with ImageNet's mean and deviation taken out."""
-    mean = [255 * value for value in IMAGENET_MEAN]
-    std = [255 * value for value in IMAGENET_STD]
-    return transforms.normalize(image_u8.float(), mean, std)
+    # Not torchvision's normalize(): it would send the six numbers each time, and wait for the GPU.
+    mean, std = (
+        constant(tuple(((255 * value,),) for value in values), image_u8.device)  # (3, 1, 1)
+        for values in (IMAGENET_MEAN, IMAGENET_STD)
+    )
+    return (image_u8.float() - mean).div_(std)
 
 
 def pm1_to_imagenet(image_pm1: torch.Tensor) -> torch.Tensor:

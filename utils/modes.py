@@ -34,12 +34,29 @@ def float32_again(accelerator: Accelerator, *prepared: nn.Module):
             accelerator.unwrap_model(network, keep_fp32_wrapper=False)
 
 
+def precision_of_gpu() -> str:
+    """The precision to train in on this machine's GPU, or without one: "bf16", "fp16" or "fp32".
+
+    A T4, and all that are older than 2020, have no bfloat16 instructions.
+    """
+    if not torch.cuda.is_available():
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
 def warn_of_emulation(precision: str, device: torch.device) -> None:
-    """Warn where "bf16" is asked of a processor that is known to have no instructions for it."""
-    if precision == "bf16" and device.type == "cpu" and _emulates_bfloat16():
+    """Warn where "bf16" is asked of what is known to have no instructions for it."""
+    if precision != "bf16":
+        return
+    if device.type == "cpu" and _emulates_bfloat16():
         warnings.warn(
             "This processor has no bfloat16 instructions: emulated, a training takes two to ten "
             "times as long as in float32.",
+            stacklevel=3,
+        )
+    if device.type == "cuda" and precision_of_gpu() != "bf16":
+        warnings.warn(
+            'This GPU has no bfloat16 instructions and emulates them: "fp16" is faster.',
             stacklevel=3,
         )
 

@@ -21,12 +21,13 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
-from torch import Tensor
+from torch import Tensor, nn
 
 from utils.augmentation import Augmentation
 from utils.batch_norm import synchronize_batch_norm
 from utils.cache import CachedScenes, cached
 from utils.commands import exit_status, width_and_height
+from utils.gpu import Recorded, send
 from utils.images import resize_image, resize_map
 from utils.labels import ID, NUM_LABELS
 from utils.metrics import SegmentationResult, SegmentationScore
@@ -136,7 +137,7 @@ def training_batch(
     seeds = torch.randint(2**62, (len(indices),), generator=generator)
     is_halved = bool(torch.rand((), generator=generator) < half_size)
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
-    pixels = (x.to(accelerator.device) for x in scenes.batch(indices[mine]))
+    pixels = (send(x, accelerator.device) for x in scenes.batch(indices[mine]))
     image_u8, label_ids = augment(*pixels, seeds=seeds[mine])
     if is_halved:
         size = (image_u8.shape[-1] // 2, image_u8.shape[-2] // 2)
@@ -144,23 +145,58 @@ def training_batch(
     return image_u8, label_ids
 
 
+def is_recordable(accelerator: Accelerator) -> bool:
+    """Whether steps may be Recorded: several processes talk to each other in the middle of one."""
+    return accelerator.device.type == "cuda" and accelerator.num_processes == 1
+
+
+class TrainingStep:
+    """Loss, gradients, and a step of the optimizer: (image_u8, label_ids) -> the loss, a scalar.
+
+    Args:
+        network, optimizer: as accelerator.prepare() gives them.
+        class_weights: see pixel_loss().
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        accelerator: Accelerator,
+        class_weights: Tensor | None = None,
+    ):
+        self.network, self.optimizer, self.accelerator = network, optimizer, accelerator
+        self.class_weights = class_weights
+        parameters = list(network.parameters())
+        self._compute = Recorded(self._gradients, parameters, is_recordable(accelerator))
+
+    def __call__(self, image_u8: Tensor, label_ids: Tensor) -> Tensor:
+        (loss,) = self._compute(image_u8, label_ids)
+        self.optimizer.step()
+        return loss
+
+    def _gradients(self, image_u8: Tensor, label_ids: Tensor) -> tuple[Tensor]:
+        loss = pixel_loss(self.network(image_u8), label_ids, self.class_weights)
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        return (loss.detach(),)
+
+
 def train_one_epoch(
-    network,
-    optimizer,
-    accelerator: Accelerator,
+    training_step: TrainingStep,
     scenes: Scenes,
     batches: Sequence[Tensor],
     learning_rates: Sequence[float],
     augment: Augmentation,
     seed: int,
-    class_weights: Tensor | None = None,
     half_size: float = 0.0,
 ) -> float:
     """One pass over the batches -> the mean training loss of all processes.
 
     Raises FloatingPointError, which tells the step, if the loss is infinite or not a number.
     """
-    network.train()
+    accelerator = training_step.accelerator
+    training_step.network.train()
     losses = torch.zeros(len(batches), device=accelerator.device)
     bar = progress(
         zip(batches, learning_rates),
@@ -169,16 +205,10 @@ def train_one_epoch(
         hidden=not accelerator.is_main_process,
     )
     for step, (indices, learning_rate) in enumerate(bar):
-        for group in optimizer.param_groups:
+        for group in training_step.optimizer.param_groups:
             group["lr"] = learning_rate
-        image_u8, label_ids = training_batch(
-            scenes, indices, accelerator, augment, half_size, seed + step
-        )
-        loss = pixel_loss(network(image_u8), label_ids, class_weights)
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        optimizer.step()
-        losses[step] = loss.detach()
+        batch = training_batch(scenes, indices, accelerator, augment, half_size, seed + step)
+        losses[step] = training_step(*batch)
         if (step + 1) % CHECK_EVERY == 0 or step + 1 == len(batches):
             seen = accelerator.reduce(losses[: step + 1], "mean")  # in all processes alike
             if not seen.isfinite().all():
@@ -293,6 +323,7 @@ def train(
         history = load_checkpoint(folder / "last.pt", parts, made_by)
     prepared, prepared_optimizer = accelerator.prepare(network, optimizer)
     class_weights = None if class_weights is None else class_weights.to(device)
+    training_step = TrainingStep(prepared, prepared_optimizer, accelerator, class_weights)
     train_scenes, val_scenes = (
         scenes.to(device) if isinstance(scenes, CachedScenes) else scenes
         for scenes in (train_scenes, val_scenes)
@@ -307,15 +338,12 @@ def train(
             ]
             try:
                 train_loss = train_one_epoch(
-                    prepared,
-                    prepared_optimizer,
-                    accelerator,
+                    training_step,
                     train_scenes,
                     batches,
                     learning_rates,
                     augment,
                     seed=(seed * 100_003 + epoch) * 100_003,
-                    class_weights=class_weights,
                     half_size=half_size,
                 )
             except FloatingPointError as error:
