@@ -21,10 +21,10 @@ REQUIREMENTS := requirements.txt requirements-dev.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-colab lint notebooks clean
+.PHONY: help demo test test-gpu test-colab lint notebooks clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.12     the Python that makes the environment (3.10 or newer)"
 	@echo "  TORCH_INDEX=https://download.pytorch.org/whl/cpu   torch without CUDA, a smaller download"
@@ -57,6 +57,9 @@ test: lint ## lint, then the unit tests, then every notebook compared with what 
 	$(if $(filter-out 1,$(JOBS)),OMP_NUM_THREADS=1) $(RUN) -m pytest notebooks \
 	    $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadscope)
 
+test-gpu: $(READY) ## what only a GPU can show; all other tests hide it
+	$(RUN) -m pytest tests -m gpu
+
 lint: $(READY) ## ruff: rules and formatting, notebooks too
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -64,8 +67,8 @@ lint: $(READY) ## ruff: rules and formatting, notebooks too
 test-colab: ## the same as make test, with Colab's versions of torch, numpy, ipywidgets ...
 	$(MAKE) test VENV=.venv-colab VERSIONS=requirements-colab-versions.txt
 
-notebooks: $(READY) ## execute the committed notebooks again and write them
-	$(RUN) tools/run_notebooks.py $(NOTEBOOKS)
+notebooks: $(READY) ## execute the committed notebooks again and write them, without a GPU
+	CUDA_VISIBLE_DEVICES= $(RUN) tools/run_notebooks.py $(NOTEBOOKS)
 
 clean: ## remove the environments, out/ and the caches; data/ and runs/ stay
 	rm -rf .venv .venv-colab out .pytest_cache .ruff_cache notebooks/.ipynb_checkpoints

@@ -53,7 +53,7 @@ from utils.modes import float32_again
 from utils.progress import progress
 from utils.scenes import Scenes, open_scenes
 from utils.segmentation import load_segmentation
-from utils.training import CHECK_EVERY, PRECISIONS, diverged, is_recordable, make_accelerator
+from utils.training import CHECK_EVERY, PRECISIONS, diverged, make_accelerator
 from utils.weights import load_checkpoint, load_torch_file, save_checkpoint
 
 History = dict[str, list[float]]  # of each loss one value a step, already times its weight
@@ -222,7 +222,7 @@ class AdversarialStep:
             Recorded(
                 gradients,
                 [x for group in optimizer.param_groups for x in group["params"]],
-                is_recordable(accelerator),
+                alone=accelerator.num_processes == 1,
             )
             for gradients, optimizer in zip(
                 (self._generator_gradients, self._discriminator_gradients), optimizers, strict=True
@@ -311,7 +311,7 @@ def give_head_start(
         loss.backward()
         return (loss.detach(),)
 
-    compute = Recorded(gradients, learning, device.type == "cuda")
+    compute = Recorded(gradients, learning)
     for _ in progress(steps, "encoder", hidden=not PartialState().is_main_process):
         chosen, _, seeds, noise = _drawn(len(scenes), batch_size, z_dim, generator)
         (image_u8,) = augment(send(scenes.batch(chosen.tolist())[0], device), seeds=seeds)

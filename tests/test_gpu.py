@@ -66,8 +66,10 @@ def test_a_recorded_training_of_segmentation_is_an_ordinary_one(tmp_path, monkey
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_recorded_training_of_spade_is_an_ordinary_one(tmp_path, monkeypatch, precision):
     scenes = cached(open_scenes("toy", "train", size=(64, 64))[:8], tmp_path)
+    # Learning slowly, because two trainings of a GAN part soon, whatever is different in the last
+    # digit: each step's losses are of its own batch, and of weights that are nearly the same.
     recipe = Recipe(
-        batch_size=4, learning_rate=1e-3, weights=LossWeights(style=1), head_start=40, average=0.5
+        batch_size=4, learning_rate=1e-5, weights=LossWeights(style=1), head_start=40, average=0.5
     )
 
     def trained():
@@ -88,11 +90,11 @@ def test_a_recorded_training_of_spade_is_an_ordinary_one(tmp_path, monkeypatch, 
             StyleClassifier(style_labels(scenes)[0], z_dim=3),
             precision=precision,
         )
-        steps = len(history["matching"])
-        return [sum(values[-10:]) / 10 for values in history.values()], steps
+        return torch.tensor(list(history.values()))  # (losses, steps)
 
-    (recorded, steps), (ordinary, _) = trained_twice(monkeypatch, trained)
-    assert steps == 20 and recorded == pytest.approx(ordinary, rel=0.1, abs=0.05)
+    recorded, ordinary = trained_twice(monkeypatch, trained)
+    assert recorded.shape == (6, 20) and (recorded[1] - recorded[1].mean()).abs().max() > 0.1
+    torch.testing.assert_close(recorded, ordinary, rtol=0.03, atol=0.03)
 
 
 @pytest.mark.gpu
@@ -106,7 +108,7 @@ def test_each_shape_has_a_recording_with_gradients_of_its_own(monkeypatch):
         loss.backward()
         return (loss.detach(),)
 
-    recorded = gpu.Recorded(gradients, layer.parameters(), True)
+    recorded = gpu.Recorded(gradients, layer.parameters())
     for number in range(12):
         x = torch.full((2 + number % 2, 3), float(number), device="cuda")
         (loss,) = recorded(x)

@@ -36,7 +36,7 @@ class Recorded:
             recording only: it must not ask for a number, send anything to the GPU, or do other
             things than the last time.  What it returns is overwritten by the next call.
         parameters: whose gradients it computes, anew in each call.
-        is_worth_it: False calls the function as it is.
+        alone: False if it talks to other processes; then it is called as it is, as on a CPU.
 
     Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
     """
@@ -45,16 +45,17 @@ class Recorded:
         self,
         function: Callable[..., tuple[Tensor, ...]],
         parameters: Iterable[Tensor],
-        is_worth_it: bool,
+        alone: bool = True,
     ):
-        self._function, self._parameters = function, list(parameters)
-        self._stream = torch.cuda.Stream() if is_worth_it else None
+        self._function, self._parameters, self._alone = function, list(parameters), alone
+        self._stream: torch.cuda.Stream | None = None
         self._calls: Counter = Counter()
         self._recordings: dict[tuple, _Recording] = {}
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        if self._stream is None:
+        if not (self._alone and tensors[0].is_cuda):
             return self._function(*tensors)
+        self._stream = self._stream or torch.cuda.Stream()
         shapes = tuple((x.shape, x.stride(), x.dtype) for x in tensors)
         if self._calls[shapes] < ORDINARY_CALLS:
             self._calls[shapes] += 1

@@ -145,11 +145,6 @@ def training_batch(
     return image_u8, label_ids
 
 
-def is_recordable(accelerator: Accelerator) -> bool:
-    """Whether steps may be Recorded: several processes talk to each other in the middle of one."""
-    return accelerator.device.type == "cuda" and accelerator.num_processes == 1
-
-
 class TrainingStep:
     """Loss, gradients, and a step of the optimizer: (image_u8, label_ids) -> the loss, a scalar.
 
@@ -167,8 +162,9 @@ class TrainingStep:
     ):
         self.network, self.optimizer, self.accelerator = network, optimizer, accelerator
         self.class_weights = class_weights
-        parameters = list(network.parameters())
-        self._compute = Recorded(self._gradients, parameters, is_recordable(accelerator))
+        self._compute = Recorded(
+            self._gradients, network.parameters(), alone=accelerator.num_processes == 1
+        )
 
     def __call__(self, image_u8: Tensor, label_ids: Tensor) -> Tensor:
         (loss,) = self._compute(image_u8, label_ids)
