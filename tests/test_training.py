@@ -512,24 +512,18 @@ def test_no_room_for_the_checkpoint(streets, tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------ several processes
 
 
-def shell(*arguments):
-    """A command as a user gives it, with one thread; what it prints, if it succeeds."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COURSE_PROGRESS": "0"}
-    done = subprocess.run(
-        [str(x) for x in arguments], cwd=PROJECT, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
-
-
-def test_two_processes_learn_what_one_does(tmp_path):
+def test_two_processes_learn_what_one_does(tmp_path, monkeypatch):
     line = "-m utils.training --size 64x32 --scenes 8 --val-scenes 3 --backbone resnet18 --epochs 2"
     line += f" --batch-size 4 --learning-rate 1e-3 --scale 0.5 --cache {tmp_path / 'cache'} --out"
-    shell(sys.executable, *line.split(), tmp_path / "one")
+    monkeypatch.setattr(sys, "argv", [*line.split()[1:], str(tmp_path / "one")])
+    training.main()
     launch = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1"
     launch += " --mixed_precision no --dynamo_backend no"
-    printed = shell(sys.executable, *launch.split(), *line.split(), tmp_path / "two")
-    assert printed.count("epoch 1:") == 1  # and not once a process
+    command = [sys.executable, *launch.split(), *line.split(), str(tmp_path / "two")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COURSE_PROGRESS": "0"}
+    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("epoch 1:") == 1  # and not once a process
     one, two = (
         load_segmentation(tmp_path / name / "segmentation.safetensors")[1]
         for name in ("one", "two")
