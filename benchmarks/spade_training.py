@@ -51,7 +51,7 @@ class Networks:
 class PlainRecipe(Networks):
     """One step for the generator, another for the discriminator, as the paper writes them."""
 
-    def __init__(self, size, scenes, batch: int, steps: int):
+    def __init__(self, size, scenes, batch: int):
         super().__init__(size)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         for network in (self.generator, self.encoder, self.discriminator, self.perceptual):
@@ -63,7 +63,7 @@ class PlainRecipe(Networks):
         )
         batches = (training_batch(scenes, step, batch, 0, 64) for step in range(4))
         batches = [[x.to(device) for x in batch] for batch in batches]
-        self.batches = [batches[step % len(batches)] for step in range(steps)]
+        self.batches = [batches[step % len(batches)] for step in range(STEPS)]
 
     def draw(self, planes, real_pm1, noise):
         mu, logvar = self.encoder(real_pm1)
@@ -95,16 +95,16 @@ class PlainRecipe(Networks):
 class OurTraining(Networks):
     """train_spade() over as many pictures."""
 
-    def __init__(self, size, scenes, batch: int, steps: int, precision: str):
+    def __init__(self, size, scenes, batch: int, precision: str):
         super().__init__(size)
-        self.scenes, self.batch, self.steps, self.precision = scenes, batch, steps, precision
+        self.scenes, self.batch, self.precision = scenes, batch, precision
 
     def __call__(self) -> None:
         train_spade(
             self.generator,
             self.discriminator,
             self.scenes,
-            self.steps * self.batch,
+            STEPS * self.batch,
             self.encoder,
             self.perceptual,
             Recipe(self.batch),
@@ -117,22 +117,21 @@ def main() -> None:
     parser.add_argument("--size", default="256x128", type=width_and_height, help="WIDTHxHEIGHT")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=STEPS, help="in each round")
     parser.add_argument("--cache", default=PROJECT / "data" / "cache", help="for decoded scenes")
     arguments = parser.parse_args()
     width, height = size = arguments.size
-    batch, steps = arguments.batch_size, arguments.steps
+    batch = arguments.batch_size
     os.environ["COURSE_PROGRESS"] = "0"  # no bars between the lines
     scenes = cached(open_scenes("toy", "train", size=size)[: 4 * batch], arguments.cache)
     print(f"{machine()}\n{width}x{height}, batches of {batch}; pictures a second\n")
     seconds = in_turn(
         arguments.rounds,
-        plain=PlainRecipe(size, scenes, batch, steps),
-        fp32=OurTraining(size, scenes, batch, steps, "fp32"),
-        bf16=OurTraining(size, scenes, batch, steps, "bf16"),
+        plain=PlainRecipe(size, scenes, batch),
+        fp32=OurTraining(size, scenes, batch, "fp32"),
+        bf16=OurTraining(size, scenes, batch, "bf16"),
     )
     for name, each in zip(("plain float32", "ours, fp32", "ours, bf16"), seconds, strict=True):
-        print(f"{name:14} {steps * batch / each:6.2f} {seconds[0] / each:6.2f}x")
+        print(f"{name:14} {STEPS * batch / each:6.2f} {seconds[0] / each:6.2f}x")
 
 
 if __name__ == "__main__":

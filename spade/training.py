@@ -46,7 +46,7 @@ from utils.augmentation import Augmentation
 from utils.batch_norm import synchronize_batch_norm
 from utils.cache import CachedScenes, cached
 from utils.commands import exit_status, width_and_height
-from utils.gpu import Recorded, send
+from utils.gpu import Recorder, send
 from utils.images import save_image, u8_to_pm1
 from utils.labels import label_ids_to_colors
 from utils.modes import float32_again
@@ -200,9 +200,10 @@ class AdversarialStep:
     Both judge the same generated photos, where the published code draws them twice.
 
     Args:
-        network, discriminator, classifier, optimizers: as accelerator.prepare() gives them; the
-            classifier, or None, is a StyleClassifier that learns along with the encoder.
+        network, discriminator: where there are several processes, or half precision, prepared by
+            the accelerator, and so are the optimizers.
         optimizers: of the network, with the classifier if there is one, and of the discriminator.
+        classifier: a StyleClassifier that learns along with the encoder, or None.
     """
 
     def __init__(
@@ -219,21 +220,15 @@ class AdversarialStep:
         self.optimizers, self.perceptual = optimizers, perceptual
         self.accelerator, self.weights = accelerator, weights
         self._generate, self._judge = (
-            Recorded(
-                gradients,
-                [x for group in optimizer.param_groups for x in group["params"]],
-                alone=accelerator.num_processes == 1,
-            )
-            for gradients, optimizer in zip(
-                (self._generator_gradients, self._discriminator_gradients), optimizers, strict=True
-            )
+            Recorder(x for group in optimizer.param_groups for x in group["params"])
+            for optimizer in optimizers
         )
 
     def __call__(self, batch: Sequence[Tensor]) -> dict[str, Tensor]:
         """What training_batch() gives, for a classifier with labels -> each loss, a scalar."""
-        fake_pm1, losses = self._generate(*batch)
+        fake_pm1, losses = self._generate(self._generator_gradients, *batch)
         self.optimizers[0].step()
-        (loss,) = self._judge(*batch[:2], fake_pm1)
+        (loss,) = self._judge(self._discriminator_gradients, *batch[:2], fake_pm1)
         self.optimizers[1].step()
         losses = torch.stack([*losses, loss])  # a copy: the next step would overwrite them
         return dict(zip((*self._names, "discriminator"), losses, strict=True))
@@ -311,12 +306,13 @@ def give_head_start(
         loss.backward()
         return (loss.detach(),)
 
-    compute = Recorded(gradients, learning)
+    compute = Recorder(learning)
     for _ in progress(steps, "encoder", hidden=not PartialState().is_main_process):
         chosen, _, seeds, noise = _drawn(len(scenes), batch_size, z_dim, generator)
         (image_u8,) = augment(send(scenes.batch(chosen.tolist())[0], device), seeds=seeds)
-        compute(image_u8, send(noise, device), send(labels[chosen], device))
+        compute(gradients, image_u8, send(noise, device), send(labels[chosen], device))
         optimizer.step()
+    optimizer.zero_grad()  # gradients hold a GPU's memory
 
 
 def train_spade(
@@ -392,7 +388,7 @@ def train_spade(
     if classifier is not None:
         group = {"params": classifier.parameters(), "lr": CLASSIFIER_RATE}
         optimizers[0].add_param_group(group)
-    averaged = AveragedModel(network, multi_avg_fn=_running_mean(recipe.average), use_buffers=True)
+    averaged = AveragedModel(network, use_buffers=True)
     parts = learners | {"averaged": averaged}
     parts |= {"network_adam": optimizers[0], "discriminator_adam": optimizers[1]}
     if accelerator.scaler is not None:  # fp16
@@ -411,9 +407,8 @@ def train_spade(
     if isinstance(scenes, CachedScenes):
         scenes = scenes.to(device)
     folder = None if folder is None else Path(folder)
-    if folder is not None and (folder / "last.pt").is_file():
-        history = load_checkpoint(folder / "last.pt", parts, made_by)
-    elif classifier is not None:
+    goes_on = folder is not None and (folder / "last.pt").is_file()
+    if classifier is not None and not goes_on:
         give_head_start(encoder, classifier, scenes, labels, recipe)
     prepared = accelerator.prepare(*learners.values(), *optimizers)
     trained, optimizers = prepared[: len(learners)], prepared[len(learners) :]
@@ -422,10 +417,12 @@ def train_spade(
     )
     for learner in learners.values():
         learner.train()
-    first, waiting = len(history.get("adversarial", ())), []
-    start = time.perf_counter()
-    bar = progress(range(first, steps), "training", hidden=not accelerator.is_main_process)
     with float32_again(accelerator, *trained):
+        if goes_on:  # after prepare(), which moves Adam's counts to the GPU: see load_checkpoint()
+            history = load_checkpoint(folder / "last.pt", parts, made_by)
+        first, waiting = len(history.get("adversarial", ())), []
+        start = time.perf_counter()
+        bar = progress(range(first, steps), "training", hidden=not accelerator.is_main_process)
         for step in bar:
             rates = recipe.learning_rates(step / steps)
             for optimizer, rate in zip(optimizers, rates, strict=True):  # the classifier's stays
@@ -435,7 +432,7 @@ def train_spade(
             )
             batch = (*(x.to(memory_format=torch.channels_last) for x in batch[:2]), *batch[2:])
             waiting.append(training_step(batch))
-            averaged.update_parameters(network)
+            update_mean(averaged, network, recipe.average)
             seen = (step + 1) * batch_size
             is_due = seen % save_every < batch_size or step + 1 == steps
             if is_due or len(waiting) == CHECK_EVERY:
@@ -458,25 +455,37 @@ def train_spade(
                     path = folder / f"preview_{seen:06d}.jpg"
                     save_preview(network_now.generator, preview, path, network_now.encoder)
         accelerator.wait_for_everyone()
+    for optimizer in optimizers:
+        optimizer.zero_grad()  # gradients hold a GPU's memory
     network.load_state_dict(settled(averaged).state_dict())
     network.eval()
     generator.history = {name: _thinned(values) for name, values in history.items()}
     return history
 
 
-def _running_mean(keep: float):
-    """The averaging of AveragedModel; in the first steps it keeps less, to forget the start."""
+@torch.no_grad()
+def update_mean(averaged: AveragedModel, network: nn.Module, keep: float) -> None:
+    """Take the network's weights and buffers into their running mean.
 
-    def average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
-        # All of one type at once: asked for each weight, a GPU would be waited for each time.
-        count = int(count)
-        if current[0].is_floating_point():
-            kept = min(keep, (1 + count) / (10 + count))
-            torch._foreach_lerp_(averaged, current, 1 - kept)
-        else:
-            torch._foreach_copy_(averaged, current)
+    Not AveragedModel.update_parameters(), for which a GPU is waited for.
 
-    return average
+    Args:
+        keep: how much of the mean is kept, 0..1; in the first steps less, to forget the start.
+    """
+    count = int(averaged.n_averaged)  # it lies on the CPU
+    kept = min(keep, (1 + count) / (10 + count)) if count else 0.0
+    pairs = zip(
+        [*averaged.module.parameters(), *averaged.module.buffers()],
+        [*network.parameters(), *network.buffers()],
+        strict=True,
+    )
+    counts, floats = [], []
+    for pair in pairs:
+        (floats if pair[0].is_floating_point() else counts).append(pair)
+    torch._foreach_lerp_(*map(list, zip(*floats)), 1 - kept)  # all at once
+    for mean, current in counts:
+        mean.copy_(current)
+    averaged.n_averaged += 1
 
 
 @torch.no_grad()
@@ -572,7 +581,8 @@ def start_from(
 
     Args:
         paths: a run's last.pt; or a generator's file and, if it has a latent, its encoder's, which
-            hold no discriminator: that one stays as it is.
+            hold no discriminator: that one stays as it is.  Or all of them: generator and encoder
+            of the files, and the rest of the run.
         classifier: of the run to come; stays as it is where the earlier one had none.
 
     Raises:
@@ -586,7 +596,9 @@ def start_from(
             _take_over(part, saved[name], paths[0])
         if classifier is not None and "classifier" in saved:
             _take_over(classifier, saved["classifier"], paths[0])
-        return
+        if len(paths) == 1:
+            return
+        paths = paths[1:]
     parts = [part for part in (network.generator, network.encoder) if part is not None]
     if len(paths) != len(parts):
         raise ValueError(
@@ -672,7 +684,8 @@ def main() -> None:
         "--start",
         nargs="+",
         type=Path,
-        help="last.pt of a run to start from, or the weights of a generator and of its encoder; "
+        help="last.pt of a run to start from, or the weights of a generator and of its encoder, "
+        "or all three: with these two, and the discriminator of the run; "
         "those of half the size and --upsampling normal, for --upsampling more, have the same "
         "start grid and so the same weights",
     )

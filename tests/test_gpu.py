@@ -2,6 +2,7 @@
 
 And on a real one, if there is one, that a recorded training is the ordinary one."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -27,6 +28,24 @@ from utils.pipeline import load_pipeline
 from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet
 from utils.training import balanced_weights, train
+
+
+def test_a_training_that_is_over_holds_nothing(tmp_path):
+    """On a GPU that would be the memory of its recordings, until Python happens to look for it."""
+    scenes = cached(open_scenes("toy", "train", size=(64, 64))[:4], tmp_path)
+    segmenter = SegmentationNet("resnet18")
+    generator = spade.SpadeGenerator(2, "normal", 3, (64, 64), 4)
+    judge, encoder = spade.MultiscaleDiscriminator(ndf=2), spade.Encoder(ngf=2, z_dim=3)
+    gc.collect()
+    gc.disable()
+    try:
+        train(segmenter, scenes, scenes[:2], epochs=1, batch_size=2)
+        train_spade(generator, judge, scenes, 4, encoder, recipe=Recipe(batch_size=2))
+        assert not [x for x in gc.get_objects() if type(x) is gpu.Recorder]
+    finally:
+        gc.enable()
+    parameters = [x for part in (segmenter, generator, judge, encoder) for x in part.parameters()]
+    assert all(x.grad is None for x in parameters)
 
 
 def trained_twice(monkeypatch, train):
@@ -73,15 +92,21 @@ def test_a_recorded_training_of_spade_is_an_ordinary_one(tmp_path, monkeypatch, 
     )
 
     def trained():
+        def weights():
+            parts = [nn.utils.parameters_to_vector(x.parameters()) for x in (generator, judge)]
+            return [part.detach().cpu() for part in parts]
+
         torch.manual_seed(0)
         perceptual = PerceptualLoss.of_segmentation(SegmentationNet("resnet18"), texture=1)
         generator, encoder = (
             spade.SpadeGenerator(4, "normal", 3, (64, 64), 8, styled_layers=True, grain=True),
             spade.Encoder(ngf=2, z_dim=3),
         )
+        judge = spade.MultiscaleDiscriminator(ndf=4)
+        before = weights()
         history = train_spade(
             generator,
-            spade.MultiscaleDiscriminator(ndf=4),
+            judge,
             scenes,
             80,
             encoder,
@@ -90,9 +115,13 @@ def test_a_recorded_training_of_spade_is_an_ordinary_one(tmp_path, monkeypatch, 
             StyleClassifier(style_labels(scenes)[0], z_dim=3),
             precision=precision,
         )
-        return torch.tensor(list(history.values()))  # (losses, steps)
+        moves = [now - then for now, then in zip(weights(), before, strict=True)]
+        return torch.tensor(list(history.values())), moves  # (losses, steps), the way they went
 
-    recorded, ordinary = trained_twice(monkeypatch, trained)
+    (recorded, moves), (ordinary, same_moves) = trained_twice(monkeypatch, trained)
+    for one, other in zip(moves, same_moves, strict=True):
+        assert torch.cosine_similarity(one, other, 0) > 0.9
+        assert one.norm().item() == pytest.approx(other.norm().item(), rel=0.05)
     assert recorded.shape == (6, 20) and (recorded[1] - recorded[1].mean()).abs().max() > 0.1
     torch.testing.assert_close(recorded, ordinary, rtol=0.03, atol=0.03)
 
@@ -108,15 +137,15 @@ def test_each_shape_has_a_recording_with_gradients_of_its_own(monkeypatch):
         loss.backward()
         return (loss.detach(),)
 
-    recorded = gpu.Recorded(gradients, layer.parameters())
+    recorder = gpu.Recorder(layer.parameters())
     for number in range(12):
         x = torch.full((2 + number % 2, 3), float(number), device="cuda")
-        (loss,) = recorded(x)
+        (loss,) = recorder(gradients, x)
         assert torch.allclose(layer.weight.grad, x.sum(0, keepdim=True))
         assert loss.item() == pytest.approx(layer(x).sum().item(), rel=1e-3)
         with torch.no_grad():
             layer.weight += 0.1  # in place, as an optimizer does
-    assert len(recorded._recordings) == 2
+    assert len(recorder._recordings) == 2
 
 
 @pytest.mark.gpu

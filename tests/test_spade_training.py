@@ -444,14 +444,12 @@ def test_the_networks_end_as_the_running_mean(streets, tmp_path):
 
 def test_the_running_mean_by_hand():
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1, bias=False), torch.nn.BatchNorm2d(1))
-    averaged = training.AveragedModel(
-        network, multi_avg_fn=training._running_mean(0.3), use_buffers=True
-    )
+    averaged = training.AveragedModel(network, use_buffers=True)
     values = [1.0, 2.0, 4.0]
     for value in values:
         torch.nn.init.constant_(network[0].weight, value)
         network[1].num_batches_tracked += 1
-        averaged.update_parameters(network)
+        training.update_mean(averaged, network, 0.3)
     # The first counts as it is; then 2/11 of the old one is kept, then 3/12.
     second = 2 / 11 * 1 + 9 / 11 * 2
     expected = 3 / 12 * second + 9 / 12 * 4
@@ -594,6 +592,16 @@ def test_starting_from_a_run_takes_its_classifier_over(streets, tmp_path):
     )
     saved = torch.load(tmp_path / "last.pt", weights_only=True)
     assert differing([saved["network"]], [network.state_dict()]) == 0
+    # Generator and encoder of files go before the run's, which gives the discriminator.
+    names = ("last.pt", "generator.safetensors", "encoder.safetensors")
+    paths = [tmp_path / name for name in names]
+    other = tiny_networks(seed=2)
+    spade.save_generator(other[0], paths[1])
+    spade.save_encoder(other[2], paths[2])
+    start_from(paths, network, other[1])
+    assert differing([saved["discriminator"]], [other[1].state_dict()]) == 0
+    assert torch.equal(network.generator.conv_img.bias, other[0].conv_img.bias)
+    assert torch.equal(network.encoder.fc_mu.bias, other[2].fc_mu.bias)
     # A run without a classifier leaves the new one as it is.
     train(tiny_networks(), streets, 4, PAIRS, folder=tmp_path / "without")
     start_from([tmp_path / "without" / "last.pt"], network, discriminator, begun)

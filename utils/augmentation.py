@@ -17,7 +17,7 @@ from utils.gpu import send
 
 
 class Augmentation:
-    """Random flips, crops at random scales, and changes of colour, by torchvision's v2 transforms.
+    """Random flips; crops at random scales and changes of colour, by torchvision's v2 transforms.
 
     Args:
         size: (width, height) of what comes out; pictures, or their crops, are resized to it.

@@ -27,7 +27,7 @@ from utils.augmentation import Augmentation
 from utils.batch_norm import synchronize_batch_norm
 from utils.cache import CachedScenes, cached
 from utils.commands import exit_status, width_and_height
-from utils.gpu import Recorded, send
+from utils.gpu import Recorder, send
 from utils.images import resize_image, resize_map
 from utils.labels import ID, NUM_LABELS
 from utils.metrics import SegmentationResult, SegmentationScore
@@ -59,7 +59,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 def make_accelerator(precision: str = "fp32", batch_size: int = 0) -> Accelerator:
     """The processes and the device to train on, in "fp32", "bf16" or (on GPUs) "fp16".
 
-    Warns where a processor has no bfloat16 instructions.
+    Warns where processor or GPU have no bfloat16 instructions.
     Raises ValueError for another precision, or a batch that can't be shared among the processes.
     """
     if precision not in PRECISIONS:
@@ -149,7 +149,7 @@ class TrainingStep:
     """Loss, gradients, and a step of the optimizer: (image_u8, label_ids) -> the loss, a scalar.
 
     Args:
-        network, optimizer: as accelerator.prepare() gives them.
+        network, optimizer: prepared by the accelerator.
         class_weights: see pixel_loss().
     """
 
@@ -162,14 +162,12 @@ class TrainingStep:
     ):
         self.network, self.optimizer, self.accelerator = network, optimizer, accelerator
         self.class_weights = class_weights
-        self._compute = Recorded(
-            self._gradients, network.parameters(), alone=accelerator.num_processes == 1
-        )
+        self._compute = Recorder(network.parameters())
 
     def __call__(self, image_u8: Tensor, label_ids: Tensor) -> Tensor:
-        (loss,) = self._compute(image_u8, label_ids)
+        (loss,) = self._compute(self._gradients, image_u8, label_ids)
         self.optimizer.step()
-        return loss
+        return loss.clone()  # the next step overwrites it
 
     def _gradients(self, image_u8: Tensor, label_ids: Tensor) -> tuple[Tensor]:
         loss = pixel_loss(self.network(image_u8), label_ids, self.class_weights)
@@ -314,10 +312,8 @@ def train(
     augment = augment or plain
     made_by["augmentation"] = augment.settings if augment.settings != plain.settings else None
     history: History = {key: [] for key in HISTORY_KEYS}
-    folder = None if folder is None else Path(folder)
-    if folder is not None and (folder / "last.pt").is_file():
-        history = load_checkpoint(folder / "last.pt", parts, made_by)
     prepared, prepared_optimizer = accelerator.prepare(network, optimizer)
+    folder = None if folder is None else Path(folder)
     class_weights = None if class_weights is None else class_weights.to(device)
     training_step = TrainingStep(prepared, prepared_optimizer, accelerator, class_weights)
     train_scenes, val_scenes = (
@@ -325,6 +321,9 @@ def train(
         for scenes in (train_scenes, val_scenes)
     )
     with float32_again(accelerator, prepared):
+        if folder is not None and (folder / "last.pt").is_file():
+            # After prepare(), which moves Adam's counts to the GPU: see load_checkpoint().
+            history = load_checkpoint(folder / "last.pt", parts, made_by)
         for epoch in range(len(history["train_loss"]), epochs):
             start = time.perf_counter()
             batches = epoch_batches(len(train_scenes), batch_size, seed, epoch)
@@ -360,6 +359,7 @@ def train(
                     save_segmentation(network, folder / "best.safetensors", history)
                 save_checkpoint(folder / "last.pt", parts, history, made_by)
         accelerator.wait_for_everyone()
+    optimizer.zero_grad()  # gradients hold a GPU's memory
     return history
 
 
@@ -373,7 +373,7 @@ def diverged(what: str, kept: str) -> FloatingPointError:
     """What to raise when a loss is no number any more: which, where, and what is left."""
     return FloatingPointError(
         f"{what}: the training has diverged, and {kept}. Start again with a smaller "
-        'learning_rate, or with precision="bf16" or "fp32" if it was "fp16".'
+        'learning_rate, or with precision="fp32" if it was "fp16".'
     )
 
 
