@@ -1,4 +1,12 @@
-"""The order of the tests."""
+"""The order of the tests, and what several of them start."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from utils.files import PROJECT
 
 LONGEST = ("test_browser.py", "test_training.py", "test_spade_training.py", "test_cache.py")
 
@@ -6,3 +14,26 @@ LONGEST = ("test_browser.py", "test_training.py", "test_spade_training.py", "tes
 def pytest_collection_modifyitems(items):
     """The longest modules first: no worker is left with one of them while the other rests."""
     items.sort(key=lambda item: (*LONGEST, item.path.name).index(item.path.name))
+
+
+@pytest.fixture
+def in_two_processes():
+    """Run a module's command line, "-m utils.training ...", in two processes of one thread each.
+
+    Returns what they print, if they succeed.
+    """
+
+    def run(*line: str) -> str:
+        launch = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1"
+        launch += " --mixed_precision no --dynamo_backend no"
+        done = subprocess.run(
+            [sys.executable, *launch.split(), *line],
+            cwd=PROJECT,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "COURSE_PROGRESS": "0"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    return run

@@ -2,8 +2,6 @@
 
 import copy
 import math
-import os
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -40,7 +38,6 @@ from spade.training import (
 )
 from utils import scenes as scenes_module
 from utils.cache import cached
-from utils.files import PROJECT
 from utils.images import read_image, u8_to_pm1
 from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet, save_segmentation
@@ -523,18 +520,13 @@ def test_a_loss_that_is_no_number(streets, tmp_path, monkeypatch):
         train(tiny_networks(), streets, 8, PAIRS)
 
 
-def test_two_processes_learn_what_one_does(tmp_path, monkeypatch):
+def test_two_processes_learn_what_one_does(in_two_processes, tmp_path, monkeypatch):
     line = "-m spade.training --size 64x64 --scenes 8 --ngf 2 --ndf 2 --hidden 4 --z-dim 4"
     line += " --encoder-ngf 2 --pictures 8 --batch-size 4 --learning-rate 1e-3"
     line += f" --cache {tmp_path / 'cache'} --out"
-    launch = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1"
-    launch += " --mixed_precision no --dynamo_backend no"
     monkeypatch.setattr(sys, "argv", [*line.split()[1:], str(tmp_path / "one")])
     training.main()
-    command = [sys.executable, *launch.split(), *line.split(), str(tmp_path / "two")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COURSE_PROGRESS": "0"}
-    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    in_two_processes(*line.split(), str(tmp_path / "two"))
     one, two = (
         spade.load_generator(tmp_path / name / "generator.safetensors") for name in ("one", "two")
     )

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import random
 import shutil
-import subprocess
 import sys
 import time
 from collections import namedtuple
@@ -16,7 +15,6 @@ import torch
 
 from utils import modes, scenes, training
 from utils.augmentation import Augmentation
-from utils.files import PROJECT
 from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet, load_segmentation
 from utils.training import (
@@ -512,18 +510,13 @@ def test_no_room_for_the_checkpoint(streets, tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------ several processes
 
 
-def test_two_processes_learn_what_one_does(tmp_path, monkeypatch):
+def test_two_processes_learn_what_one_does(in_two_processes, tmp_path, monkeypatch):
     line = "-m utils.training --size 64x32 --scenes 8 --val-scenes 3 --backbone resnet18 --epochs 2"
     line += f" --batch-size 4 --learning-rate 1e-3 --scale 0.5 --cache {tmp_path / 'cache'} --out"
     monkeypatch.setattr(sys, "argv", [*line.split()[1:], str(tmp_path / "one")])
     training.main()
-    launch = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1"
-    launch += " --mixed_precision no --dynamo_backend no"
-    command = [sys.executable, *launch.split(), *line.split(), str(tmp_path / "two")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COURSE_PROGRESS": "0"}
-    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("epoch 1:") == 1  # and not once a process
+    printed = in_two_processes(*line.split(), str(tmp_path / "two"))
+    assert printed.count("epoch 1:") == 1  # and not once a process
     one, two = (
         load_segmentation(tmp_path / name / "segmentation.safetensors")[1]
         for name in ("one", "two")

@@ -44,11 +44,13 @@ class Augmentation:
         width, height = size
         self._size, self._flip = (height, width), flip
         self._draws_more = scale != (1, 1) or color > 0
-        crop: torch.nn.Module = v2.Resize((height, width), antialias=True)
+        steps: list[torch.nn.Module] = [v2.Resize((height, width), antialias=True)]
         if scale != (1, 1):
             ratio = (0.9 * width / height, 1.1 * width / height)
-            crop = v2.RandomResizedCrop((height, width), scale, ratio, antialias=True)
-        self._transform = v2.Compose([crop, v2.ColorJitter(color, color, color, color / 10)])
+            steps = [v2.RandomResizedCrop((height, width), scale, ratio, antialias=True)]
+        if color:
+            steps.append(v2.ColorJitter(color, color, color, color / 10))
+        self._transform = v2.Compose(steps)
         self.settings = f"flip {flip}, scale {scale[0]}..{scale[1]}, color {color}"
 
     def __call__(
