@@ -22,7 +22,7 @@ from utils.cache import cached
 from utils.images import ImageWriter, save_image
 from utils.progress import progress
 from utils.scenes import Scene, Scenes, open_scenes
-from utils.toy_streets import draw_street
+from utils.toy.streets import draw_street
 
 SIZE = (512, 256)
 FILES = 96  # scenes of 2048x1024 on disk

@@ -6,7 +6,7 @@
     python benchmarks/pipeline.py --photos FOLDER                  # a folder through the command
 
 Prints scores, and saves one picture of each stage in out/pictures.  With --photos, times
-`python -m utils.pipeline`, then kills it halfway, starts it again, and compares.
+`python -m utils.photo_folder`, then kills it halfway, starts it again, and compares.
 """
 
 import argparse
@@ -103,7 +103,7 @@ def folder(photos: Path, options: dict) -> None:
     """Time the command on a folder of photos; kill it halfway, and compare what comes of that."""
     count = len(open_photos(photos))
     given = [f"--{name}={value}" for name, value in options.items()]
-    command = [sys.executable, "-m", "utils.pipeline", str(photos.resolve()), *given, "--out"]
+    command = [sys.executable, "-m", "utils.photo_folder", str(photos.resolve()), *given, "--out"]
     print(f"{count} photos of {photos.name}")
     with tempfile.TemporaryDirectory() as temporary:
         whole, killed = Path(temporary, "whole"), Path(temporary, "killed")

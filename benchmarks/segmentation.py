@@ -17,14 +17,14 @@ from timing import STEPS, in_turn, machine
 from utils.augmentation import Augmentation
 from utils.cache import cached
 from utils.commands import width_and_height
+from utils.engine import make_accelerator
+from utils.engine.accelerator import PRECISIONS
 from utils.files import PROJECT
 from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet
 from utils.training import (
-    PRECISIONS,
     TrainingStep,
     epoch_batches,
-    make_accelerator,
     train_one_epoch,
 )
 

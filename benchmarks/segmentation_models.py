@@ -18,10 +18,11 @@ from timing import in_turn, machine
 
 from utils.cache import cached
 from utils.commands import width_and_height
+from utils.engine.accelerator import PRECISIONS
 from utils.files import PROJECT, write_atomically
 from utils.scenes import Scenes, open_scenes
 from utils.segmentation import BACKBONES, SegmentationNet
-from utils.training import PRECISIONS, evaluate, train
+from utils.training import evaluate, train
 
 TIMED = 10  # batches
 RESULT = PROJECT / "benchmarks" / "segmentation_models.json"

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from utils.engine.precision import evaluation_mode
 from utils.images import pm1_to_u8
-from utils.modes import evaluation_mode
 
 from .fast import fast_forward
 from .normalization import SPADE, SpectralNormConv2d
@@ -236,7 +236,7 @@ class SpadeGenerator(nn.Module):
     ) -> Tensor:
         """Draw photos into label maps: evaluation mode, no gradients; maps may be on any device.
 
-        On a CPU it takes the way of spade/fast.py: the same function, several times as fast, but
+        On a CPU it takes the way of spade/fast: the same function, several times as fast, but
         without calling the modules; hooks on them see only what forward() does.
 
         Args:

@@ -4,33 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.gpu import constant
-from utils.labels import CATEGORIES, NUM_LABELS, check_label_ids
+from utils.engine.graphs import constant
+from utils.labels import CATEGORIES, NUM_LABELS, check_label_ids, instance_edges
 
 # The published Cityscapes weights fix the number of planes: ids 0..33, a spare one, and the edges.
 LABEL_PLANES = 35
 SEMANTIC_CHANNELS = LABEL_PLANES + 1
 # (34, 7): which label belongs to which category but void
 _MEMBERS = tuple(map(tuple, F.one_hot(CATEGORIES)[:, 1:].tolist()))
-
-
-def instance_edges(ids: Tensor) -> Tensor:
-    """Mark every pixel whose id differs from its left, right, upper or lower neighbour's.
-
-    Args:
-        ids: (B, H, W) integers.
-
-    Returns:
-        (B, H, W) bool; both sides of a border are marked, the image's rim is not.
-    """
-    edges = torch.zeros_like(ids, dtype=torch.bool)
-    across = ids[:, :, 1:] != ids[:, :, :-1]
-    edges[:, :, 1:] |= across
-    edges[:, :, :-1] |= across
-    down = ids[:, 1:] != ids[:, :-1]
-    edges[:, 1:] |= down
-    edges[:, :-1] |= down
-    return edges
 
 
 def label_codes(

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from spade.checkpoint import load_encoder, load_generator, save_encoder, save_generator
-from spade.classifier import StyleClassifier, style_labels
 from spade.discriminator import MultiscaleDiscriminator
 from spade.encoder import Encoder
 from spade.generator import SpadeGenerator
@@ -42,18 +41,19 @@ from spade.losses import (
 )
 from spade.normalization import find_singular_vectors
 from spade.semantics import categories, semantics
+from spade.styles import StyleClassifier, style_labels
 from utils.augmentation import Augmentation
-from utils.batch_norm import synchronize_batch_norm
 from utils.cache import CachedScenes, cached
 from utils.commands import exit_status, width_and_height
-from utils.gpu import Recorder, send
+from utils.engine.accelerator import CHECK_EVERY, PRECISIONS, diverged, make_accelerator
+from utils.engine.batch_norm import synchronize_batch_norm
+from utils.engine.graphs import Recorder, send
+from utils.engine.precision import float32_again
 from utils.images import save_image, u8_to_pm1
 from utils.labels import label_ids_to_colors
-from utils.modes import float32_again
 from utils.progress import progress
 from utils.scenes import Scenes, open_scenes
 from utils.segmentation import load_segmentation
-from utils.training import CHECK_EVERY, PRECISIONS, diverged, make_accelerator
 from utils.weights import load_checkpoint, load_torch_file, save_checkpoint
 
 History = dict[str, list[float]]  # of each loss one value a step, already times its weight

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from utils.batch_norm import SyncedBatchNorm2d, synchronize_batch_norm
+from utils.engine.batch_norm import SyncedBatchNorm2d, synchronize_batch_norm
 
 
 def networks():

@@ -7,9 +7,9 @@ from pathlib import Path
 import ipywidgets
 import nbformat
 import pytest
+from browser import SECONDS, LabNotebook, chromium, find_browser, jupyter_lab
 from nbformat.v4 import new_code_cell, new_notebook
 
-from tools.browser import SECONDS, LabNotebook, chromium, find_browser, jupyter_lab
 from tools.run_notebooks import clean  # which also names the kernel
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,7 +34,7 @@ import sys
 sys.path.insert(0, "..")
 from utils.pipeline import load_pipeline
 from utils.scenes import open_scenes
-from utils.widgets import explore_classes, explore_feedback, png
+from utils.painter.widgets import explore_classes, explore_feedback, png
 pipeline = load_pipeline("toy", "toy")
 scenes = open_scenes("toy", "val", size=pipeline.generator.size)[:2]""",
     "feedback = explore_feedback(pipeline, scenes, rounds=3)\ndisplay(feedback)",

@@ -23,7 +23,7 @@ from utils import cache
 from utils.cache import cached
 from utils.images import save_image
 from utils.scenes import Scene, open_scenes
-from utils.toy_streets import draw_street
+from utils.toy.streets import draw_street
 
 SIZE = (49, 33)
 FORK = multiprocessing.get_context("fork")  # a child that needs no second to import torch

@@ -27,15 +27,15 @@ import torch
 from requests.adapters import HTTPAdapter
 
 import spade
-from utils import archives, downloads
+from utils import archives, downloads, http_download
 from utils.archives import extract
 from utils.downloads import (
-    download,
     download_camvid,
     download_cityscapes,
     download_spade_generator,
     git_tree_id,
 )
+from utils.http_download import download
 
 DATA = random.Random(0).randbytes(300_000)
 SHA256, MD5 = hashlib.sha256(DATA).hexdigest(), hashlib.md5(DATA).hexdigest()
@@ -131,7 +131,7 @@ def site():
 
 @pytest.fixture(autouse=True)
 def short_pauses_and_no_proxy(monkeypatch):
-    monkeypatch.setattr(downloads, "PAUSE", 0.01)
+    monkeypatch.setattr(http_download, "PAUSE", 0.01)
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
 
@@ -613,7 +613,7 @@ def assert_untold(folder, capsys, error=None):
         told += repr(error) + repr(vars(error)) + "".join(traceback.format_exception(error))
         told += repr(vars(getattr(error, "request", None) or Exception()))
         for frame, _ in traceback.walk_tb(error.__traceback__):
-            if frame.f_code.co_filename == downloads.__file__:
+            if frame.f_code.co_filename in (downloads.__file__, http_download.__file__):
                 told += repr(frame.f_locals)
         error = error.__cause__ or error.__context__
     assert PASSWORD not in told

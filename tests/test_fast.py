@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from test_spade import GENERATORS, golden, small_generator, with_golden_weights
 
 import spade
-from spade import fast, winograd
-from spade.fast import fast_forward, number_neighbourhoods
+from spade.fast import fast_forward, number_neighbourhoods, tables, winograd
 from spade.normalization import SpectralNormConv2d, fold_spectral_norm
 from spade.semantics import codes_to_planes, label_codes
-from utils.toy_streets import draw_street
+from utils.toy.streets import draw_street
 
 
 def street_ids(width, height, index=0):
@@ -144,7 +143,7 @@ def test_a_latent_of_zeros_is_none():
 
 
 def test_with_the_convolutions_of_wide_blocks(monkeypatch):
-    monkeypatch.setattr(fast, "FEW", 0)
+    monkeypatch.setattr(tables, "FEW", 0)
     monkeypatch.setattr(winograd, "PIXELS", 1)
     monkeypatch.setattr(winograd, "CHANNELS", 1)
     assert_equal_to_plain(small_generator(), torch.stack([street_ids(64, 64), noise_ids(64, 64)]))
@@ -152,10 +151,10 @@ def test_with_the_convolutions_of_wide_blocks(monkeypatch):
 
 @pytest.mark.parametrize("worth", [-1, 2], ids=["convolutions", "tables"])
 def test_both_ways_and_small_pieces(worth, monkeypatch):
-    monkeypatch.setattr(fast, "WORTH", worth)
-    monkeypatch.setattr(fast, "PIECE", 100)
-    monkeypatch.setattr(fast, "TABLE", 100)
-    monkeypatch.setattr(fast, "WIDE", 3)
+    monkeypatch.setattr(tables, "WORTH", worth)
+    monkeypatch.setattr(tables, "PIECE", 100)
+    monkeypatch.setattr(tables, "TABLE", 100)
+    monkeypatch.setattr(tables, "WIDE", 3)
     label_ids = torch.stack([street_ids(64, 64), noise_ids(64, 64)])
     assert_equal_to_plain(small_generator(), label_ids)
 

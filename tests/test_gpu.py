@@ -14,15 +14,15 @@ import torch.utils.backend_registration as registration
 from torch import nn
 
 import spade
-from spade.classifier import StyleClassifier, style_labels
 from spade.losses import LossWeights, PerceptualLoss
+from spade.styles import StyleClassifier, style_labels
 from spade.training import Recipe, named_styles, train_spade
-from utils import gpu
 from utils.augmentation import Augmentation
 from utils.cache import cached
+from utils.engine import graphs as gpu
 from utils.files import PROJECT
 from utils.images import save_image
-from utils.painting import draw_street, remove_class
+from utils.painter.painting import draw_street, remove_class
 from utils.photo_folder import run_folder
 from utils.pipeline import load_pipeline
 from utils.scenes import open_scenes

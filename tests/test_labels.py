@@ -14,7 +14,7 @@ from utils.labels import (
     label_ids_to_train_ids,
     train_ids_to_label_ids,
 )
-from utils.toy_streets import draw_street
+from utils.toy.streets import draw_street
 
 ALL_IDS = torch.arange(34, dtype=torch.uint8).reshape(2, 17)
 

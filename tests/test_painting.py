@@ -8,7 +8,7 @@ import torch
 from spade import SpadeGenerator
 from utils.images import read_image, read_map
 from utils.labels import ID, label_ids_to_colors
-from utils.painting import (
+from utils.painter.painting import (
     Painting,
     class_id,
     class_names,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import spade
-from utils import pipeline as module
+from utils import photo_folder
 from utils.images import save_image, u8_to_pm1
 from utils.pipeline import Pipeline, PipelineResult, agreement, load_pipeline
 from utils.segmentation import SegmentationNet, save_segmentation
@@ -216,15 +216,15 @@ def test_a_generator_without_a_latent_has_a_single_style(pipeline, tmp_path):
 
 @pytest.fixture
 def command(styled, tmp_path, monkeypatch):
-    """python -m utils.pipeline on three photos of which one is broken -> its exit status."""
+    """python -m utils.photo_folder on three photos of which one is broken -> its exit status."""
     asked = []
-    monkeypatch.setattr(module, "load_pipeline", lambda *args: asked.append(args) or styled)
+    monkeypatch.setattr(photo_folder, "load_pipeline", lambda *args: asked.append(args) or styled)
     for name in ("a", "b"):
         save_image(photos(3, 40, 90), tmp_path / "in" / f"{name}.png")
     (tmp_path / "in" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
 
     def run(*options):
-        return module.main([str(tmp_path / "in"), "--out", str(tmp_path / "out"), *options])
+        return photo_folder.main([str(tmp_path / "in"), "--out", str(tmp_path / "out"), *options])
 
     run.asked = asked
     return run
@@ -249,6 +249,6 @@ def test_command_says_what_is_wrong(command, capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module.Pipeline, "run", interrupted)
+    monkeypatch.setattr(photo_folder.Pipeline, "run", interrupted)
     assert command() == 130
     assert "the same command goes on" in capsys.readouterr().out

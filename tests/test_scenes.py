@@ -15,7 +15,7 @@ from utils.cache import cached
 from utils.images import read_photo, save_image
 from utils.labels import LABEL_OF_CAMVID_ID, label_ids_to_colors, label_ids_to_train_ids
 from utils.scenes import open_photos, open_scenes
-from utils.toy_streets import draw_street
+from utils.toy.streets import draw_street
 
 SIZE = (64, 32)
 CITIES = {"aachen": 2, "bochum": 1}  # how many photos each folder holds

@@ -11,7 +11,6 @@ import torch
 import spade
 from spade import losses as losses_module
 from spade import training
-from spade.classifier import StyleClassifier, style_labels
 from spade.losses import (
     LossWeights,
     PerceptualLoss,
@@ -24,6 +23,7 @@ from spade.losses import (
     style_cross_entropy,
     texture_difference,
 )
+from spade.styles import StyleClassifier, style_labels
 from spade.training import (
     Recipe,
     VariationalGenerator,

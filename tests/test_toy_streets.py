@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from utils.labels import ID, NUM_LABELS, THING_IDS, check_label_ids
-from utils.toy_canvas import OVERSAMPLING, Canvas, _ring
-from utils.toy_streets import CITIES, RENDERER_HASH, TIMES_OF_DAY, WEATHERS, Street, draw_street
-from utils.toy_styles import CITY_STYLES, GRASS, light_of
+from utils.toy.canvas import OVERSAMPLING, Canvas, _ring
+from utils.toy.streets import CITIES, RENDERER_HASH, TIMES_OF_DAY, WEATHERS, Street, draw_street
+from utils.toy.styles import CITY_STYLES, GRASS, light_of
 
 PROJECT = Path(__file__).parent.parent
 
@@ -287,7 +287,7 @@ def test_leaning_tips_get_an_upright_edge() -> None:
 
 
 def test_the_renderer_hash_covers_every_module() -> None:
-    modules = sorted((PROJECT / "utils").glob("toy_*.py"))
-    assert {"toy_canvas.py", "toy_photo.py", "toy_streets.py"} <= {path.name for path in modules}
+    modules = sorted((PROJECT / "utils" / "toy").glob("*.py"))
+    assert {"canvas.py", "photo.py", "streets.py"} <= {path.name for path in modules}
     sources = b"".join(path.read_bytes() for path in modules)
     assert hashlib.sha256(sources).hexdigest() == RENDERER_HASH

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils import modes, scenes, training
+from utils import scenes, training
 from utils.augmentation import Augmentation
+from utils.engine import make_accelerator
+from utils.engine import precision as modes
 from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet, load_segmentation
 from utils.training import (
@@ -23,7 +25,6 @@ from utils.training import (
     balanced_weights,
     epoch_batches,
     evaluate,
-    make_accelerator,
     pixel_loss,
     train,
     train_one_epoch,

@@ -12,10 +12,8 @@ import torch
 from spade import SpadeGenerator
 from utils.images import read_image, read_map
 from utils.labels import ID, label_ids_to_colors
-from utils.painting import Painting, draw_street, empty_street, remove_class, swap_class
-from utils.pipeline import MEAN_STYLE, Pipeline
-from utils.scenes import open_scenes
-from utils.widgets import (
+from utils.painter.painting import Painting, draw_street, empty_street, remove_class, swap_class
+from utils.painter.widgets import (
     REMOVED,
     TRUE_MAP,
     Explorer,
@@ -25,6 +23,8 @@ from utils.widgets import (
     paint_events,
     png,
 )
+from utils.pipeline import MEAN_STYLE, Pipeline
+from utils.scenes import open_scenes
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = (128, 64)
@@ -134,7 +134,7 @@ def test_a_generator_that_fails_is_told_and_the_next_picture_comes(painter, monk
 
     before = painter.canvas.picture_url
     with monkeypatch.context() as patch:
-        patch.setattr("utils.widgets.draw_street", full)
+        patch.setattr("utils.painter.widgets.draw_street", full)
         assert ask(painter, STROKE) == "CUDA out of memory"
     assert painter.canvas.picture_url == before
     painter.controls["save"].click()  # what is saved belongs together
@@ -143,7 +143,9 @@ def test_a_generator_that_fails_is_told_and_the_next_picture_comes(painter, monk
 
 def test_precision_reaches_the_generator(generator, monkeypatch):
     seen = []
-    monkeypatch.setattr("utils.widgets.draw_street", lambda *a: seen.append(a) or draw_street(*a))
+    monkeypatch.setattr(
+        "utils.painter.widgets.draw_street", lambda *a: seen.append(a) or draw_street(*a)
+    )
     StreetPainter({"toy": generator}, {"empty": EMPTY}, precision="bf16")
     assert seen[0][3] == "bf16"
 
@@ -210,7 +212,7 @@ def test_in_colab_custom_widgets_are_turned_on():
     """Without this Colab shows an empty cell; anywidget promises to do it."""
     program = """
 import sys, types
-from utils.widgets import PaintCanvas
+from utils.painter.widgets import PaintCanvas
 calls = []
 sys.modules["google.colab.output"] = output = types.ModuleType("google.colab.output")
 output.enable_custom_widget_manager = lambda: calls.append(1)

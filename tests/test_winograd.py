@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spade import winograd
+from spade.fast import winograd
 
 
 def example(batch=1, height=8, width=6, in_channels=5, out_channels=3):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from utils.gpu import send
+from utils.engine.graphs import send
 
 
 class Augmentation:

@@ -37,8 +37,8 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
+from utils.engine.graphs import send
 from utils.files import check_room, disk_full, usable_cores
-from utils.gpu import send
 from utils.progress import progress
 from utils.scenes import Scene, Scenes
 

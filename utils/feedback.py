@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spade.semantics import instance_edges
-from utils.labels import NAMES, NUM_LABELS
+from utils.labels import NAMES, NUM_LABELS, instance_edges
 from utils.metrics import BoundaryResult, BoundaryScore, SegmentationResult, SegmentationScore
 from utils.pipeline import Pipeline, agreement
 from utils.progress import progress

@@ -19,8 +19,8 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from utils.archives import ZippedFile
+from utils.engine.graphs import constant
 from utils.files import usable_cores, write_atomically
-from utils.gpu import constant
 
 # What torchvision's ImageNet weights expect, for RGB in 0..1.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

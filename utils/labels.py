@@ -182,3 +182,22 @@ def _look_up(table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
             "utils.labels.check_label_ids() says what it may be."
         )
     return table.to(ids.device)[ids.long()]
+
+
+def instance_edges(ids: torch.Tensor) -> torch.Tensor:
+    """Mark every pixel whose id differs from its left, right, upper or lower neighbour's.
+
+    Args:
+        ids: (B, H, W) integers.
+
+    Returns:
+        (B, H, W) bool; both sides of a border are marked, the image's rim is not.
+    """
+    edges = torch.zeros_like(ids, dtype=torch.bool)
+    across = ids[:, :, 1:] != ids[:, :, :-1]
+    edges[:, :, 1:] |= across
+    edges[:, :, :-1] |= across
+    down = ids[:, 1:] != ids[:, :-1]
+    edges[:, 1:] |= down
+    edges[:, :-1] |= down
+    return edges

@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from spade.semantics import instance_edges
-from utils.labels import BENCHMARK_IDS, NAMES, NUM_LABELS, check_label_ids
+from utils.labels import BENCHMARK_IDS, NAMES, NUM_LABELS, check_label_ids, instance_edges
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,20 @@
 
     report = run_folder(pipeline, "my photos", "out/my photos")
 
+From a shell, where the same command goes on after an interruption:
+
+    python -m utils.photo_folder PHOTOS --out DIR
+
 In the output folder, each photo has one file under its own name in each of FOLDERS, and a line in
 results.jsonl as soon as all of these are on the disk.  Whoever comes next does what has no line.
 """
 
+import argparse
 import html
 import json
 import os
 import statistics
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -21,10 +27,11 @@ from urllib.parse import quote
 import torch
 from torch import Tensor
 
+from utils.commands import exit_status
 from utils.files import usable_cores, write_atomically
 from utils.images import ImageWriter, read_photo
 from utils.labels import BENCHMARK_IDS, COLORS, NAMES, label_ids_to_colors
-from utils.pipeline import Pipeline, agreement
+from utils.pipeline import PHOTO_STYLE, Pipeline, agreement, load_pipeline
 from utils.progress import progress
 from utils.scenes import file_identity, open_photos
 
@@ -332,3 +339,48 @@ maps.  Click a picture to see it alone; maps of label ids lie in <code>label_ids
 </table>
 </html>
 """
+
+
+# ----------------------------------------------------------------------------- the command
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line -> exit status: 0, 1 if a photo could not be read, 130 if interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.photo_folder",
+        description="A folder of photos -> label maps -> generated photos -> label maps, and a "
+        "page that shows them.  Interrupted, it goes on when the same command is given again.",
+    )
+    parser.add_argument("photos", type=Path, help="a folder of JPEG, PNG or WebP photos, or one")
+    parser.add_argument("--out", type=Path, required=True, help="folder for pictures and page")
+    named = "a data set (toy, camvid, cityscapes) or a file of weights"
+    parser.add_argument("--segmenter", default="toy", help=named)
+    parser.add_argument("--generator", default="toy", help=named)
+    parser.add_argument(
+        "--style",
+        default=PHOTO_STYLE,
+        help='"photo" (the default): each photo\'s own; "mean"; or one that the generator knows',
+    )
+    parser.add_argument("--precision", default="exact", choices=("exact", "bf16"))
+    parser.add_argument("--batch-size", type=int, default=8)
+    options = parser.parse_args(arguments)
+
+    def command() -> int:
+        try:
+            pipeline = load_pipeline(
+                options.segmenter, options.generator, options.style, options.precision
+            )
+            report = run_folder(pipeline, options.photos, options.out, options.batch_size)
+        except KeyboardInterrupt:
+            print(f"Interrupted; the same command goes on.  So far: {options.out / 'index.html'}")
+            return 130
+        print(report)
+        for message in report.unreadable.values():
+            print(f"skipped: {message}", file=sys.stderr)
+        return 1 if report.unreadable else 0
+
+    return exit_status(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,15 +4,11 @@
     result = pipeline.run(image_u8)
     result.label_ids, result.generated_u8, result.generated_label_ids
 
-A folder of photos goes through in one command, which can be interrupted and given again; the page
-OUT/index.html shows what came of it (from Python: utils.photo_folder.run_folder):
-
-    python -m utils.pipeline PHOTOS --out OUT
+A folder of photos goes through in one command: see utils.photo_folder.
 """
 
-import argparse
 import hashlib
-import sys
+import runpy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +18,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from spade import Encoder, SpadeGenerator, load_encoder, load_generator
-from utils.commands import exit_status
+from utils.engine.precision import warn_of_emulation
 from utils.images import u8_to_pm1
 from utils.labels import check_label_ids
-from utils.modes import warn_of_emulation
 from utils.progress import progress
 from utils.segmentation import SegmentationNet, load_segmentation
 from utils.weights import find_weights
@@ -222,45 +217,5 @@ def _hash(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line -> exit status: 0, 1 if a photo could not be read, 130 if interrupted."""
-    from utils.photo_folder import run_folder  # it imports this module
-
-    parser = argparse.ArgumentParser(
-        prog="python -m utils.pipeline",
-        description="A folder of photos -> label maps -> generated photos -> label maps, and a "
-        "page that shows them.  Interrupted, it goes on when the same command is given again.",
-    )
-    parser.add_argument("photos", type=Path, help="a folder of JPEG, PNG or WebP photos, or one")
-    parser.add_argument("--out", type=Path, required=True, help="folder for pictures and page")
-    named = "a data set (toy, camvid, cityscapes) or a file of weights"
-    parser.add_argument("--segmenter", default="toy", help=named)
-    parser.add_argument("--generator", default="toy", help=named)
-    parser.add_argument(
-        "--style",
-        default=PHOTO_STYLE,
-        help='"photo" (the default): each photo\'s own; "mean"; or one that the generator knows',
-    )
-    parser.add_argument("--precision", default="exact", choices=("exact", "bf16"))
-    parser.add_argument("--batch-size", type=int, default=8)
-    options = parser.parse_args(arguments)
-
-    def command() -> int:
-        try:
-            pipeline = load_pipeline(
-                options.segmenter, options.generator, options.style, options.precision
-            )
-            report = run_folder(pipeline, options.photos, options.out, options.batch_size)
-        except KeyboardInterrupt:
-            print(f"Interrupted; the same command goes on.  So far: {options.out / 'index.html'}")
-            return 130
-        print(report)
-        for message in report.unreadable.values():
-            print(f"skipped: {message}", file=sys.stderr)
-        return 1 if report.unreadable else 0
-
-    return exit_status(command)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # the command's name in the first edition
+    runpy.run_module("utils.photo_folder", run_name="__main__")

@@ -18,7 +18,6 @@ from typing import overload
 
 import torch
 
-from utils import toy_streets
 from utils.archives import ZippedFile, zipped_files
 from utils.files import PROJECT
 from utils.images import (
@@ -31,6 +30,7 @@ from utils.images import (
     resize_map,
 )
 from utils.labels import camvid_ids_to_label_ids, check_label_ids
+from utils.toy import streets as toy_streets
 
 SPLITS = ("train", "val", "test")
 TOY_COUNTS = {"train": 2975, "val": 500, "test": 1525}  # as many as Cityscapes has
@@ -168,7 +168,7 @@ def open_scenes(
 
 
 class _ToyScenes(Scenes):
-    """Streets drawn from a seed: see utils.toy_streets."""
+    """Streets drawn from a seed: see utils.toy.streets."""
 
     def __init__(self, split, size):
         entries = [(f"toy_{split}_{i:05d}", TOY_SEEDS[split], i) for i in range(TOY_COUNTS[split])]

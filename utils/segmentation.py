@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 
+from utils.engine.precision import evaluation_mode
 from utils.images import u8_to_imagenet
 from utils.labels import NUM_LABELS
-from utils.modes import evaluation_mode
 from utils.weights import imagenet_weights, load_weights, save_weights
 
 BACKBONES = {

@@ -20,18 +20,19 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
+from accelerate.state import PartialState
 from torch import Tensor, nn
 
 from utils.augmentation import Augmentation
-from utils.batch_norm import synchronize_batch_norm
 from utils.cache import CachedScenes, cached
 from utils.commands import exit_status, width_and_height
-from utils.gpu import Recorder, send
+from utils.engine.accelerator import CHECK_EVERY, PRECISIONS, diverged, make_accelerator
+from utils.engine.batch_norm import synchronize_batch_norm
+from utils.engine.graphs import Recorder, send
+from utils.engine.precision import evaluation_mode, float32_again
 from utils.images import resize_image, resize_map
 from utils.labels import ID, NUM_LABELS
 from utils.metrics import SegmentationResult, SegmentationScore
-from utils.modes import evaluation_mode, float32_again, warn_of_emulation
 from utils.progress import progress
 from utils.scenes import Scenes, open_scenes
 from utils.segmentation import (
@@ -45,8 +46,6 @@ from utils.weights import load_checkpoint, save_checkpoint
 
 History = dict[str, list]  # what the weights have been through: one entry an epoch in each list
 HISTORY_KEYS = ("scenes", "train_loss", "val_loss", "val_miou", "val_accuracy", "seconds")
-PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # our names -> Accelerate's
-CHECK_EVERY = 20  # steps; looking at a loss makes a GPU wait
 
 # How much of the learning rate is left after this share of the training, 0..1.
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -54,24 +53,6 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
     "polynomial": lambda done: (1 - done) ** 0.9,
 }
-
-
-def make_accelerator(precision: str = "fp32", batch_size: int = 0) -> Accelerator:
-    """The processes and the device to train on, in "fp32", "bf16" or (on GPUs) "fp16".
-
-    Warns where processor or GPU have no bfloat16 instructions.
-    Raises ValueError for another precision, or a batch that can't be shared among the processes.
-    """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}: expected {', '.join(PRECISIONS)}.")
-    # Accelerate remembers the first precision of a process; in a notebook there may be another.
-    AcceleratorState._reset_state()
-    accelerator = Accelerator(mixed_precision=PRECISIONS[precision])
-    warn_of_emulation(precision, accelerator.device)
-    processes = accelerator.num_processes
-    if batch_size % processes:
-        raise ValueError(f"A batch of {batch_size} can't be shared among {processes} processes.")
-    return accelerator
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
@@ -367,14 +348,6 @@ def _fingerprint(class_weights: Tensor | None) -> str | None:
     if class_weights is None:
         return None
     return f"with checksum {zlib.crc32(class_weights.cpu().float().numpy().tobytes()):08x}"
-
-
-def diverged(what: str, kept: str) -> FloatingPointError:
-    """What to raise when a loss is no number any more: which, where, and what is left."""
-    return FloatingPointError(
-        f"{what}: the training has diverged, and {kept}. Start again with a smaller "
-        'learning_rate, or with precision="fp32" if it was "fp16".'
-    )
 
 
 def join_histories(earlier: History, later: History) -> History:

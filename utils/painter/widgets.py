@@ -4,7 +4,7 @@
     explore_classes(scenes, generator)
     explore_feedback(pipeline, scenes)
 
-A widget is a face only: what it does is in utils.painting and utils.pipeline, and works without it.
+A widget is a face only: what it does is in painting.py and utils.pipeline, and works without it.
 Written for what ipywidgets 7 (Colab) and 8 share.  In Colab anywidget itself turns the custom
 widget manager on, without which only ipywidgets' own widgets are shown.
 """
@@ -24,7 +24,7 @@ from PIL import Image
 
 from spade import SpadeGenerator
 from utils.labels import BENCHMARK_NAMES, COLORS, label_ids_to_colors
-from utils.painting import (
+from utils.painter.painting import (
     PAINTINGS,
     Painting,
     at_size,
@@ -102,7 +102,7 @@ def paint_events(painting: Painting, events: Sequence[dict]) -> None:
 
 
 class PaintCanvas(anywidget.AnyWidget):
-    """The part of the painter that is drawn by utils/painter.js.
+    """The part of the painter that is drawn by painter.js.
 
     Attributes:
         size: (width, height) of the map in pixels.
@@ -320,7 +320,7 @@ def explore_classes(
 ) -> Explorer:
     """What if the cars were buses?  Swap or remove a class of a scene's map and see the street.
 
-    Without widgets: utils.painting.swap_class, remove_class and draw_street.
+    Without widgets: utils.painter.painting.swap_class, remove_class and draw_street.
 
     Args:
         scenes: the streets to choose from, of the generator's shape.

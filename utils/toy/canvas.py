@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from utils.labels import ID
-from utils.toy_styles import WARM, CityStyle, Color, Light
+from utils.toy.styles import WARM, CityStyle, Color, Light
 
 NEAR, FAR = 1.5, 130.0  # metres: where the street begins (behind the bonnet) and ends
 OVERSAMPLING = 2  # the photo is drawn this much larger, then averaged; the maps are subsampled

@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..normalization import SPADE, SpectralNormConv2d
+from ..semantics import LABEL_PLANES, codes_to_planes
 from . import winograd
-from .normalization import SPADE, SpectralNormConv2d
-from .semantics import LABEL_PLANES, codes_to_planes
 
 OUTSIDE = 2 * LABEL_PLANES  # the code of what lies beyond the rim: neither a class nor an edge
 PIECE = 1 << 18  # numbers of activations that are scaled at once: few enough to stay in the cache

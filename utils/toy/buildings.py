@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from utils.labels import ID
-from utils.toy_canvas import FAR, Canvas, Point
-from utils.toy_objects import draw_bush, draw_tree
-from utils.toy_styles import CAR_COLORS, GLASS, GRASS, STEEL, STONE, WARM, CityStyle, Color
+from utils.toy.canvas import FAR, Canvas, Point
+from utils.toy.objects import draw_bush, draw_tree
+from utils.toy.styles import CAR_COLORS, GLASS, GRASS, STEEL, STONE, WARM, CityStyle, Color
 
 _Facade = Callable[[float, float, float], Point]  # metres along, height, metres out -> x, y, z
 

@@ -1,6 +1,6 @@
 """Painting street maps: strokes, filling, undo, classes swapped or removed, and the picture.
 
-Everything that the painter of notebook 07 and the explorers (utils.widgets) do, without a browser:
+Everything that the painter of notebook 07 and the explorers (widgets.py) do, without a browser:
 
     painting = Painting(empty_street(generator.size))
     painting.paint([(20, 50), (60, 50)], "car", size=12)

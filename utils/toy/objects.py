@@ -4,8 +4,8 @@ Every drawing function takes the canvas and where the object's nearest point is.
 """
 
 from utils.labels import ID
-from utils.toy_canvas import Canvas
-from utils.toy_styles import (
+from utils.toy.canvas import Canvas
+from utils.toy.styles import (
     BARK,
     CLOTHES,
     HAIR,

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from utils.labels import ID
-from utils.toy_canvas import OVERSAMPLING, Canvas
+from utils.toy.canvas import OVERSAMPLING, Canvas
 
 BILINEAR, BOX = Image.Resampling.BILINEAR, Image.Resampling.BOX
 

@@ -1,6 +1,6 @@
 """Toy streets: procedurally drawn street scenes in the Cityscapes label space.
 
-One drawing makes photo, label map and instance map: the canvas of utils.toy_canvas projects shapes
+One drawing makes photo, label map and instance map: the canvas of utils.toy.canvas projects shapes
 given in metres through one camera (x to the right, y up from the road, z ahead) and paints them,
 far to near, into the photo and the instance map at once; the label map follows from the instance
 map.  So the labels are exact, and there is nothing to download.
@@ -8,8 +8,8 @@ map.  So the labels are exact, and there is nothing to download.
 A street is a cross-section first (_Plan: road, tracks, parking, pavements).  On it come the ground
 with the shadows that fall on it, what closes the view, and the houses; then all that stands or
 moves, listed as (z, how to draw it, arguments) and sorted by distance; at last the camera's own
-bonnet and borders.  utils.toy_photo then develops the photo.  Colours and light are in
-utils.toy_styles; what there is to draw in utils.toy_buildings, toy_objects and toy_vehicles.
+bonnet and borders.  utils.toy.photo then develops the photo.  Colours and light are in
+utils.toy.styles; what there is to draw in utils.toy.buildings, objects and vehicles.
 
 Separate random streams keep apart what must not disturb one another: the layout (where things
 stand), the style (colours, crowns, lit windows), the texture, the air (weather) and the detail (how
@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from utils.labels import ID
-from utils.toy_buildings import (
+from utils.toy.buildings import (
     draw_balloon,
     draw_bridge,
     draw_building,
@@ -35,8 +35,8 @@ from utils.toy_buildings import (
     draw_street_end,
     house_height,
 )
-from utils.toy_canvas import FAR, NEAR, OVERSAMPLING, Canvas
-from utils.toy_objects import (
+from utils.toy.canvas import FAR, NEAR, OVERSAMPLING, Canvas
+from utils.toy.objects import (
     draw_bin,
     draw_dog,
     draw_person,
@@ -47,8 +47,8 @@ from utils.toy_objects import (
     draw_traffic_light,
     draw_tree,
 )
-from utils.toy_photo import develop
-from utils.toy_styles import (
+from utils.toy.photo import develop
+from utils.toy.styles import (
     CAR_COLORS,
     CITY_STYLES,
     GRASS,
@@ -57,7 +57,7 @@ from utils.toy_styles import (
     WHITE,
     light_of,
 )
-from utils.toy_vehicles import (
+from utils.toy.vehicles import (
     draw_bicycle,
     draw_car,
     draw_large_vehicle,
@@ -70,7 +70,7 @@ __all__ = ["CITIES", "RENDERER_HASH", "TIMES_OF_DAY", "WEATHERS", "Street", "dra
 
 # A changed renderer draws other streets: this is a part of whatever is cached from them.
 RENDERER_HASH: str = hashlib.sha256(
-    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("toy_*.py")))
+    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
 ).hexdigest()
 
 # Twenty equally likely kinds: half of the streets are clear, every tenth lies in fog.

@@ -6,8 +6,8 @@ Every drawing function takes the canvas and where the vehicle's nearest point is
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from utils.toy_canvas import Canvas
-from utils.toy_styles import (
+from utils.toy.canvas import Canvas
+from utils.toy.styles import (
     CAR_COLORS,
     CLOTHES,
     GLASS,

@@ -1,4 +1,4 @@
-// The face of the painter (utils/widgets.py, PaintCanvas): it shows two pictures and tells Python
+// The face of the painter (widgets.py, PaintCanvas): it shows two pictures and tells Python
 // what the mouse did.  Python paints the map; the line under the mouse is a preview of that.
 
 const TOOLS = { paint: "Paint", fill: "Fill", erase: "Erase" };

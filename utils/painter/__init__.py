@@ -1,0 +1,25 @@
+"""Painting street maps: what a painter does (painting) and what can be clicked (widgets)."""
+
+from utils.painter.painting import (
+    Painting,
+    class_names,
+    daylight,
+    draw_street,
+    empty_street,
+    remove_class,
+    save_street,
+    stroke_mask,
+    swap_class,
+)
+
+__all__ = [
+    "Painting",
+    "class_names",
+    "daylight",
+    "draw_street",
+    "empty_street",
+    "remove_class",
+    "save_street",
+    "stroke_mask",
+    "swap_class",
+]
