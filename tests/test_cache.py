@@ -1,14 +1,14 @@
 """A cache changes the time that scenes take, and nothing else."""
 
 import copy
-import dataclasses
 import errno
+import gc
 import json
 import multiprocessing
 import os
 import pickle
 import random
-import resource
+import re
 import shutil
 import threading
 import time
@@ -20,12 +20,15 @@ import pytest
 import torch
 
 from utils import cache
+from utils import scenes as scenes_module
 from utils.cache import cached
-from utils.images import save_image
-from utils.scenes import Scene, open_scenes
-from utils.toy.streets import draw_street
+from utils.images import read_image, save_image
+from utils.scenes import open_scenes
+from utils.toy import streets
+from utils.toy.streets import Street, draw_street
 
 SIZE = (49, 33)
+MEMORY = Path("/proc/self/smaps_rollup")  # exact, unlike statm on a machine with many cores
 FORK = multiprocessing.get_context("fork")  # a child that needs no second to import torch
 
 
@@ -47,13 +50,6 @@ def equal(one, other):
         torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
         for a, b in ((getattr(one, field), getattr(other, field)) for field in vars(one))
     )
-
-
-def refuse(monkeypatch, scenes, message="must not be decoded"):
-    def load(self, *source):
-        raise ValueError(message)
-
-    monkeypatch.setattr(type(scenes), "_load", load)
 
 
 def test_cold_equals_warm_equals_uncached(tmp_path):
@@ -91,12 +87,14 @@ def test_what_is_taken_out_is_a_copy(tmp_path):
 
 
 def test_the_second_call_does_not_decode(tmp_path, monkeypatch):
+    def refuse(seed, index, size):
+        raise ValueError("must not be drawn again")
+
     expected = cached(toy(), tmp_path)[2]
-    scenes = toy()
-    refuse(monkeypatch, scenes)
-    with pytest.raises(ValueError, match="must not be decoded"):
-        scenes[2]
-    assert equal(cached(scenes, tmp_path)[2], expected)
+    monkeypatch.setattr(streets, "draw_street", refuse)
+    with pytest.raises(ValueError, match="must not be drawn again"):
+        toy()[2]
+    assert equal(cached(toy(), tmp_path)[2], expected)
 
 
 def test_slices_of_a_cached_set(tmp_path):
@@ -154,16 +152,15 @@ def test_a_scene_that_cannot_be_read_costs_only_itself(tmp_path, monkeypatch):
             cached(open_scenes("camvid", "train", root, SIZE), folder, workers)
     path.write_bytes(whole)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    scenes, loaded = open_scenes("camvid", "train", root, SIZE), []
-    load = type(scenes)._load
+    scenes, read = open_scenes("camvid", "train", root, SIZE), []
 
-    def note(self, name, *source):
-        loaded.append(name)
-        return load(self, name, *source)
+    def note(photo):
+        read.append(photo.name)
+        return read_image(photo)
 
-    monkeypatch.setattr(type(scenes), "_load", note)
-    again = cached(scenes, folder)
-    assert loaded == ["2"] and len(again) == 3
+    monkeypatch.setattr(scenes_module, "read_image", note)
+    again = cached(scenes, folder, workers=0)
+    assert read == ["2.png"] and len(again) == 3
     cached(scenes, tmp_path / "afresh")
     assert the_cache(folder) == the_cache(tmp_path / "afresh")
 
@@ -190,10 +187,10 @@ def test_killed_at_random_moments_it_ends_the_same(workers, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("damage", ["half a line", "a short array", "no list"])
-def test_whatever_a_killed_process_left_is_mended(damage, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "_COMMIT", 2)
+def test_whatever_a_killed_process_left_is_mended(damage, tmp_path):
     scenes = toy()
-    place = next(cached(scenes, tmp_path / "whole")._place.parent.iterdir())
+    cached(scenes, tmp_path / "whole")
+    (place,) = (tmp_path / "whole").iterdir()
     part = tmp_path / "cache" / f".{place.name}.part"
     shutil.copytree(place, part)
     facts, pixels = part / "scenes.jsonl", part / "image_u8.npy"
@@ -223,22 +220,22 @@ def test_two_processes_that_build_the_same_cache(tmp_path):
 def test_a_process_waits_for_the_one_that_builds(tmp_path, monkeypatch):
     """The second call must not decode anything, though it began while the first was at it."""
     scenes = toy()
-    build, begun, go_on, built = cache._build, threading.Event(), threading.Event(), []
+    begun, go_on, drawn = threading.Event(), threading.Event(), []
 
-    def slowly(*arguments):
+    def slowly(seed, index, size):
         begun.set()
-        go_on.wait(10)
-        built.append(arguments)
-        build(*arguments)
+        assert go_on.wait(60)
+        drawn.append(index)
+        return draw_street(seed, index, size)
 
-    monkeypatch.setattr(cache, "_build", slowly)
+    monkeypatch.setattr(streets, "draw_street", slowly)
     with ThreadPoolExecutor(2) as threads:
-        calls = [threads.submit(cached, scenes, tmp_path) for _ in range(2)]
-        begun.wait(10)
-        time.sleep(0.2)
+        calls = [threads.submit(cached, scenes, tmp_path, workers=0) for _ in range(2)]
+        assert begun.wait(60)
+        time.sleep(0.2)  # for the second call to reach the lock
         assert not any(call.done() for call in calls)
         go_on.set()
-    assert len(built) == 1 and equal(calls[0].result()[4], calls[1].result()[4])
+    assert drawn == [3, 4, 5, 6, 7] and equal(calls[0].result()[4], calls[1].result()[4])
 
 
 def test_a_disk_that_is_too_small_is_told_before(tmp_path, monkeypatch):
@@ -272,16 +269,14 @@ def test_a_disk_that_fills_up_on_the_way(workers, tmp_path, monkeypatch):
     assert the_cache(tmp_path / "cache") == the_cache(tmp_path / "afresh")
 
 
-def test_instance_ids_that_do_not_fit(tmp_path):
-    class Strange(type(toy())):
-        def _load(self, *source):
-            scene = super()._load(*source)
-            return dataclasses.replace(scene, instance_ids=scene.instance_ids + 70_000)
+def test_instance_ids_that_do_not_fit(tmp_path, monkeypatch):
+    def strange(seed, index, size):
+        street = draw_street(seed, index, size)
+        return street._replace(instance_ids=street.instance_ids + 70_000)
 
-    scenes = toy()
-    scenes.__class__ = Strange
+    monkeypatch.setattr(streets, "draw_street", strange)
     with pytest.raises(ValueError, match=r"toy_val_00003 has instance ids from 70.* 0\.\.65535"):
-        cached(scenes, tmp_path)
+        cached(toy(), tmp_path)
 
 
 def test_the_cache_is_four_plain_files(tmp_path):
@@ -319,7 +314,7 @@ def test_scenes_that_live_on_a_device(tmp_path):
         assert torch.equal(instance_ids, torch.stack([toy()[i].instance_ids for i in (3, 4)]))
         assert instance_ids.dtype == torch.int32
     assert equal(moved[1], toy()[1]) and moved.names == [scenes.names[i] for i in (4, 1, 3)]
-    assert isinstance(plain._arrays, cache._MappedArrays)
+    assert len(pickle.dumps(plain)) < 2000 < len(pickle.dumps(moved)), "only one holds its pixels"
     moved.batch([0])[0].zero_()
     assert equal(moved[0], toy()[4])
     again = moved.to("cpu", resident=True), moved.to("cpu"), moved.subset([2])
@@ -335,33 +330,34 @@ def test_scenes_that_live_on_a_device(tmp_path):
 @pytest.mark.parametrize("resident", [None, False])
 def test_scenes_on_a_gpu(resident, tmp_path):
     scenes = cached(toy(), tmp_path)
+    before = torch.cuda.memory_allocated()
     moved = scenes.to("cuda", resident)
-    kind = cache._StreamedArrays if resident is False else cache._DeviceArrays
-    assert isinstance(moved._arrays, kind)
+    held = torch.cuda.memory_allocated() - before
+    assert held == 0 if resident is False else held >= 5 * 49 * 33 * 6, "five scenes, or none"
     for one, expected in zip(moved.batch([3, 1]), scenes.batch([3, 1]), strict=True):
         assert one.is_cuda and torch.equal(one.cpu(), expected)
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is told by Linux only")
-def test_memory_does_not_grow_with_what_was_read(tmp_path):
-    class Plain(type(toy())):
-        def _load(self, name, *source):
-            pixels = torch.zeros(3, 256, 512, dtype=torch.uint8)
-            return Scene(pixels, pixels[0], pixels[0].int(), name, "nowhere", "noon")
-
+@pytest.mark.skipif(not MEMORY.exists(), reason="only Linux says exactly what lies in memory")
+def test_memory_does_not_grow_with_what_was_read(tmp_path, monkeypatch):
+    pixels = torch.zeros(3, 256, 512, dtype=torch.uint8)
+    plain = Street(pixels, pixels[0], pixels[0].int(), "nowhere", "noon", "dry")
+    monkeypatch.setattr(streets, "draw_street", lambda seed, index, size: plain)
     scenes = open_scenes("toy", "val", size=(512, 256))[:400]
-    scenes.__class__ = Plain
     scenes = cached(scenes, tmp_path, workers=0)
 
     def resident():
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
+        return int(re.search(r"^Rss: +(\d+) kB", MEMORY.read_text(), re.M)[1]) * 1024
 
-    scenes.batch(range(16))
-    before = resident()
-    for indices in torch.randperm(400).split(16):
+    def read(indices):
         scenes.batch(indices)
         scenes.instance_batch(indices)
+
+    read(range(16))  # buffers of this size are kept for the next batch
+    gc.collect()  # what earlier tests have left must not make room meanwhile
+    before = resident()
+    for indices in torch.arange(400).split(16):
+        read(indices)
     assert resident() - before < 60e6  # of 315 MB
 
 

@@ -1,9 +1,7 @@
-"""Against a local server that stalls, cuts, lies, and sends other things than were asked for."""
+"""CamVid, Cityscapes and the SPADE generator, from a local server in the place of theirs."""
 
-import errno
 import getpass
 import hashlib
-import http.server
 import io
 import json
 import os
@@ -14,391 +12,34 @@ import signal
 import stat
 import subprocess
 import sys
-import threading
 import time
 import traceback
 import types
-import zipfile
 from pathlib import Path
 
 import pytest
 import requests
 import torch
+from local_server import DATA, PAGE, files, local_site
 from requests.adapters import HTTPAdapter
+from test_archives import a_member, a_zip
 
 import spade
-from utils import archives, downloads, http_download
-from utils.archives import extract
+from utils import downloads, http_download
 from utils.downloads import (
     download_camvid,
     download_cityscapes,
     download_spade_generator,
     git_tree_id,
 )
-from utils.http_download import download
 
-DATA = random.Random(0).randbytes(300_000)
-SHA256, MD5 = hashlib.sha256(DATA).hexdigest(), hashlib.md5(DATA).hexdigest()
-PAGE = b"\n<!DOCTYPE html><html><head><title>Quota &amp;\n exceeded</title></head></html>"
 PASSWORD = "correct-horse-battery"
-
-
-class Site:
-    """Answers each path by a script: one dictionary a request, the last one ever after."""
-
-    def __init__(self, server):
-        self.url = f"http://127.0.0.1:{server.server_port}"
-        self.scripts, self.requests, self.posts = {}, [], []
-        self.released = threading.Event()  # ends every stall
-
-    def add(self, path, data, *answers):
-        self.scripts[path] = (data, list(answers) or [{}])
-        return self.url + path
-
-    def ranges(self, path="/file.zip"):
-        return [headers.get("Range") for asked, headers in self.requests if asked == path]
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *arguments):
-        pass
-
-    def do_POST(self):
-        self.server.site.posts.append(self.rfile.read(int(self.headers["Content-Length"])))
-        self.do_GET()
-
-    def do_GET(self):
-        site = self.server.site
-        site.requests.append((self.path, dict(self.headers)))
-        if self.path not in site.scripts:
-            return self.answer(b"no such file", status=404)
-        data, answers = site.scripts[self.path]
-        answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        if callable(answer):
-            answer = answer(self)
-        self.answer(**{"data": data} | answer)
-
-    def answer(
-        self, data, status=200, kind="application/zip", knows_range=True, shift=0, piece=None,
-        stop=None, stall=0.0, length=None, chunked=False, headers=(), silent=False,
-    ):  # fmt: skip
-        if silent:
-            self.close_connection = True
-            return
-        start, total, asked = 0, len(data), self.headers.get("Range")
-        headers = dict(headers)
-        if asked and knows_range and status == 200:
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
-            if start >= total:
-                status, headers["Content-Range"], data = 416, f"bytes */{total}", b""
-            else:
-                status, start = 206, start + shift
-                data = data[start : start + (piece or total)]
-                headers["Content-Range"] = f"bytes {start}-{start + len(data) - 1}/{total}"
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        if chunked:
-            self.send_header("Transfer-Encoding", "chunked")
-        else:
-            self.send_header("Content-Length", length or len(data))
-        self.end_headers()
-        sent = data if stop is None else data[: max(stop - start, 0)]
-        self.wfile.write(b"%x\r\n%s\r\n" % (len(sent), sent) if chunked else sent)
-        if stop is not None or (length or 0) > len(data):
-            self.wfile.flush()
-            self.server.site.released.wait(stall)
-            self.close_connection = True
-        elif chunked:
-            self.wfile.write(b"0\r\n\r\n")
 
 
 @pytest.fixture
 def site():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.site = Site(server)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server.site
-    server.site.released.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-@pytest.fixture(autouse=True)
-def short_pauses_and_no_proxy(monkeypatch):
-    monkeypatch.setattr(http_download, "PAUSE", 0.01)
-    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
-        monkeypatch.delenv(name)
-
-
-def files(folder):
-    return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*") if p.is_file())
-
-
-def test_a_file_comes_whole_and_is_not_downloaded_again(site, tmp_path):
-    url = site.add("/file.zip", DATA)
-    path = download(url, tmp_path / "new" / "file.zip", sha256=SHA256.upper(), md5=MD5)
-    assert path.read_bytes() == DATA and files(tmp_path) == ["new/file.zip"]
-    assert download(url, path) == download(url, path, sha256=SHA256) == path
-    assert site.ranges() == [None]
-
-
-def test_an_empty_file_is_a_file(site, tmp_path):
-    assert download(site.add("/file.zip", b""), tmp_path / "file.zip").read_bytes() == b""
-
-
-def test_a_file_of_another_hash_is_replaced(site, tmp_path):
-    (tmp_path / "file.zip").write_bytes(b"an older version")
-    path = download(site.add("/file.zip", DATA), tmp_path / "file.zip", md5=MD5)
-    assert path.read_bytes() == DATA and files(tmp_path) == ["file.zip"]
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [{"stop": 150_000, "stall": 5}, {"stop": 150_000}, {"stop": 150_000, "chunked": True}],
-    ids=["stalled", "cut", "cut without a length"],
-)
-def test_it_goes_on_where_it_stopped(site, tmp_path, answer):
-    url = site.add("/file.zip", DATA, answer, {})
-    began = time.monotonic()
-    timeout = 0.3 if "stall" in answer else 10
-    path = download(url, tmp_path / "file.zip", sha256=SHA256, timeout=timeout)
-    assert time.monotonic() - began < 4
-    assert path.read_bytes() == DATA and files(tmp_path) == ["file.zip"]
-    first, second = site.ranges()
-    assert first is None and 100_000 < int(second[len("bytes=") : -1]) <= 150_000
-
-
-def test_progress_gives_new_attempts(site, tmp_path):
-    stops = [{"stop": stop} for stop in (70_000, 140_000, 210_000, 280_000)]
-    path = download(site.add("/file.zip", DATA, *stops, {}), tmp_path / "file.zip", attempts=1)
-    assert path.read_bytes() == DATA and len(site.ranges()) == 5
-
-
-def test_a_server_without_range_starts_over(site, tmp_path):
-    answers = [{"stop": 150_000}, {"knows_range": False}]
-    path = download(site.add("/file.zip", DATA, *answers), tmp_path / "file.zip")
-    assert path.read_bytes() == DATA and files(tmp_path) == ["file.zip"]
-
-
-def test_a_wrong_range_starts_over(site, tmp_path):
-    url = site.add("/file.zip", DATA, {"stop": 150_000}, {"shift": 1000}, {})
-    assert download(url, tmp_path / "file.zip").read_bytes() == DATA
-    assert [asked is None for asked in site.ranges()] == [True, False, True]
-
-
-def test_a_server_that_gives_small_pieces(site, tmp_path):
-    url = site.add("/file.zip", DATA, {"stop": 100_000}, {"piece": 150_000})
-    path = download(url, tmp_path / "file.zip")
-    assert path.read_bytes() == DATA and len(site.ranges()) == 3
-
-
-def test_what_stays_cut_is_kept_for_a_later_call(site, tmp_path):
-    (tmp_path / "file.zip").write_bytes(b"an older version")
-    url = site.add("/file.zip", DATA, {"stop": 150_000})
-    with pytest.raises(ConnectionError, match=r"2 attempts in a row .*call again: \d+ bytes are"):
-        download(url, tmp_path / "file.zip", sha256=SHA256, attempts=2)
-    assert (tmp_path / "file.zip").read_bytes() == b"an older version"
-    assert files(tmp_path) == [".file.zip.part", "file.zip"]
-
-    site.add("/file.zip", DATA)
-    download(url, tmp_path / "file.zip", sha256=SHA256)
-    assert (tmp_path / "file.zip").read_bytes() == DATA and files(tmp_path) == ["file.zip"]
-    assert site.ranges()[-1] is not None
-
-
-def test_nobody_listens(site, tmp_path):
-    with pytest.raises(ConnectionError, match="http://127.0.0.1:1/file did not come whole"):
-        download("http://127.0.0.1:1/file", tmp_path / "file", attempts=2)
-    assert files(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    "kind, page",
-    [("text/html; charset=utf-8", b"<!-- sorry -->" + PAGE), ("application/octet-stream", PAGE)],
-)
-def test_a_web_page_instead_of_the_file(site, tmp_path, kind, page):
-    url = site.add("/file.zip", page, {"kind": kind})
-    with pytest.raises(ValueError, match=r"sent a web page \(Quota & exceeded\) .*quota .*login"):
-        download(url, tmp_path / "file.zip")
-    assert files(tmp_path) == [] and len(site.ranges()) == 1
-
-
-def test_a_web_page_leaves_the_part_alone(site, tmp_path):
-    part = tmp_path / ".file.zip.part"
-    part.write_bytes(DATA[:1000])
-    url = site.add("/file.zip", PAGE, {"kind": "text/html", "knows_range": False})
-    with pytest.raises(ValueError, match="sent a web page"):
-        download(url, tmp_path / "file.zip")
-    assert part.read_bytes() == DATA[:1000]
-
-
-def test_a_wrong_part_is_thrown_away_once(site, tmp_path):
-    (tmp_path / ".file.zip.part").write_bytes(b"x" * 1000)
-    path = download(site.add("/file.zip", DATA), tmp_path / "file.zip", sha256=SHA256)
-    assert path.read_bytes() == DATA and files(tmp_path) == ["file.zip"]
-    assert site.ranges() == ["bytes=1000-", None]
-
-
-@pytest.mark.parametrize("had_part", [False, True])
-def test_wrong_bytes(site, tmp_path, had_part):
-    if had_part:
-        (tmp_path / ".file.zip.part").write_bytes(DATA[:1000])
-    wrong = DATA[:-1] + b"?"
-    url = site.add("/file.zip", wrong)
-    (tmp_path / "file.zip").write_bytes(b"an older version")
-    with pytest.raises(ValueError) as raised:
-        download(url, tmp_path / "file.zip", md5=MD5)
-    for words in (url, MD5, hashlib.md5(wrong).hexdigest(), "expected", "try again"):
-        assert words in str(raised.value)
-    assert files(tmp_path) == ["file.zip"] and len(site.ranges()) == 1 + had_part
-    assert (tmp_path / "file.zip").read_bytes() == b"an older version"
-
-
-@pytest.mark.parametrize("status", [403, 404])
-def test_a_refusal_is_not_asked_again(site, tmp_path, status):
-    url = site.add("/file.zip", b"no", {"status": status})
-    with pytest.raises(ConnectionError, match=rf"/file.zip cannot be had: .* answered {status} "):
-        download(url, tmp_path / "file.zip")
-    assert files(tmp_path) == [] and len(site.ranges()) == 1
-
-
-def test_an_overloaded_server_is_asked_again(site, tmp_path):
-    url = site.add("/file.zip", DATA, {"status": 503, "data": PAGE, "kind": "text/html"}, {})
-    assert download(url, tmp_path / "file.zip").read_bytes() == DATA
-    assert len(site.ranges()) == 2
-
-
-def test_a_length_that_is_too_long(site, tmp_path):
-    url = site.add("/file.zip", DATA, {"length": len(DATA) + 1000, "knows_range": False})
-    with pytest.raises(ConnectionError, match="did not come whole"):
-        download(url, tmp_path / "file.zip", attempts=2)
-    assert files(tmp_path) == [".file.zip.part"]
-
-
-def test_a_length_that_is_too_short(site, tmp_path):
-    url = site.add("/file.zip", DATA, {"length": len(DATA) - 1000})
-    with pytest.raises(ValueError, match=f"{SHA256} was expected"):
-        download(url, tmp_path / "file.zip", sha256=SHA256)
-    assert files(tmp_path) == []
-
-
-@pytest.mark.parametrize("part, ranges", [(DATA, 1), (DATA + b"?", 2)], ids=["whole", "too long"])
-def test_a_part_that_needs_nothing_more(site, tmp_path, part, ranges):
-    (tmp_path / ".file.zip.part").write_bytes(part)
-    path = download(site.add("/file.zip", DATA), tmp_path / "file.zip")
-    assert path.read_bytes() == DATA and files(tmp_path) == ["file.zip"]
-    assert site.ranges() == [f"bytes={len(part)}-", None][:ranges]
-
-
-def test_a_full_disk_is_noticed_before_the_download(site, tmp_path, monkeypatch):
-    (tmp_path / ".file.zip.part").write_bytes(DATA[:100_000])
-    url = site.add("/file.zip", DATA)
-    usage = types.SimpleNamespace(free=199_999)
-    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(OSError, match=r"0.2 MB are free, but 0.2 MB more are needed") as raised:
-        download(url, tmp_path / "file.zip")
-    assert raised.value.errno == errno.ENOSPC and raised.value.filename == str(tmp_path)
-    assert files(tmp_path) == [".file.zip.part"]
-    usage.free = 200_000
-    assert download(url, tmp_path / "file.zip").read_bytes() == DATA
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux' /dev/full")
-def test_a_disk_that_fills_up_on_the_way(site, tmp_path):
-    (tmp_path / ".file.zip.part").symlink_to("/dev/full")
-    url = site.add("/file.zip", DATA, {"chunked": True})
-    with pytest.raises(OSError, match="more than that is needed: make room") as raised:
-        download(url, tmp_path / "file.zip")
-    assert raised.value.errno == errno.ENOSPC and not (tmp_path / "file.zip").exists()
-
-
-def test_the_bar_follows_the_course_switch(site, tmp_path, monkeypatch, capsys):
-    url = site.add("/file.zip", DATA)
-    for shown in ("0", "1"):
-        monkeypatch.setenv("COURSE_PROGRESS", shown)
-        download(url, tmp_path / shown)
-        assert ("downloading" in capsys.readouterr().err) == (shown == "1")
-
-
-def a_zip(path, members, compression=zipfile.ZIP_DEFLATED):
-    """members: name (or ZipInfo) -> bytes; duplicate names come as a list of pairs."""
-    with zipfile.ZipFile(path, "w", compression) as file:
-        for name, data in members.items() if isinstance(members, dict) else members:
-            file.writestr(name, data)
-    return path
-
-
-def a_member(name, mode):
-    member = zipfile.ZipInfo(name)
-    member.external_attr = mode << 16
-    return member
-
-
-def test_extract_takes_what_is_below_the_prefix(tmp_path):
-    members = {"a/": b"", "a/b/": b"", "a/b/1.png": b"one", "a/b/c/2.png": b"two", "a/bc": b"no"}
-    archive = a_zip(tmp_path / "a.zip", members | {"README": b"no"})
-    taken = extract(archive, tmp_path / "in" / "b", "a/b")
-    assert [member.filename for member in taken] == ["a/b/1.png", "a/b/c/2.png"]
-    assert files(tmp_path) == ["a.zip", "in/b/1.png", "in/b/c/2.png"]
-    assert (tmp_path / "in/b/c/2.png").read_bytes() == b"two"
-    with pytest.raises(FileExistsError, match="is there already: move it away"):
-        extract(archive, tmp_path / "in" / "b", "a/b")
-
-
-@pytest.mark.parametrize(
-    "name, mode",
-    [
-        ("../evil", 0),
-        ("a/b/../../../evil", 0),
-        ("/abs", 0),
-        ("C:\\x", 0),
-        ("a/b/c:x", 0),
-        ("a//b", 0),
-        ("a/b/link", stat.S_IFLNK | 0o777),
-        ("a/b/pipe", stat.S_IFIFO | 0o666),
-    ],
-)
-def test_extract_refuses_a_hostile_archive(tmp_path, name, mode):
-    members = [("a/b/1.png", b"one"), (a_member(name, mode), b"/etc/passwd")]
-    archive = a_zip(tmp_path / "a.zip", members)
-    with pytest.raises(ValueError) as raised:
-        extract(archive, tmp_path / "x" / "b", "a/b")
-    assert repr(name) in str(raised.value) and "no plain file" in str(raised.value)
-    assert files(tmp_path) == ["a.zip"] and not Path("/abs").exists()
-
-
-def test_extract_refuses_a_bomb(tmp_path, monkeypatch):
-    archive = a_zip(tmp_path / "a.zip", {"a/1": bytes(10_000), "a/2": bytes(10_000)})
-    monkeypatch.setattr(archives, "LARGEST_ARCHIVE", 19_999)
-    with pytest.raises(ValueError, match="2 files below a/, 20000 bytes in all"):
-        extract(archive, tmp_path / "b", "a")
-    monkeypatch.setattr(archives, "LARGEST_MEMBER", 9_999)
-    with pytest.raises(ValueError, match="'a/1' of 10000 bytes, expected at most 9999"):
-        extract(archive, tmp_path / "b", "a")
-    assert files(tmp_path) == ["a.zip"]
-
-
-def test_extract_refuses_what_is_not_whole(tmp_path):
-    archive = a_zip(tmp_path / "a.zip", {"a/1": DATA}, zipfile.ZIP_STORED)
-    whole = archive.read_bytes()
-    both = [("a/1", b"file"), ("a/1/2/3", b"in a folder of that name")]
-    crossed = a_zip(tmp_path / "double.zip", both).read_bytes()
-    twice = [("a/1", b"one"), ("a/1", b"two")]
-    with pytest.warns(UserWarning, match="Duplicate name"):
-        doubled = a_zip(tmp_path / "double.zip", twice).read_bytes()
-    for damaged in (whole[:-100], whole[:1000] + b"?" + whole[1001:], crossed, doubled, PAGE):
-        archive.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"a.zip is not a whole zip file .* once more"):
-            extract(archive, tmp_path / "b", "a")
-        assert files(tmp_path) == ["a.zip", "double.zip"] and not (tmp_path / "b").exists()
-    with pytest.raises(ValueError, match="0 files below other/"):
-        extract(a_zip(archive, {"a/1": b""}), tmp_path / "b", "other")
+    with local_site() as site:
+        yield site
 
 
 def test_git_tree_id_is_what_git_says(tmp_path):
@@ -522,7 +163,7 @@ def test_camvid_after_a_kill_goes_on(site, tmp_path, camvid):
     part = tmp_path / ".camvid.part" / ".archive.zip.part"
     process = subprocess.Popen(command, cwd=downloads.PROJECT, stdout=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while not (part.exists() and part.stat().st_size > 100_000):
             assert process.poll() is None and time.monotonic() < until
             time.sleep(0.01)
@@ -584,7 +225,7 @@ def cityscapes(site, monkeypatch):
             super().__init__()
             self.mount(downloads.CITYSCAPES_SITE, ToLocalSite(site.url))
 
-    monkeypatch.setattr(downloads.requests, "Session", Session)
+    monkeypatch.setattr(requests, "Session", Session)
 
 
 @pytest.fixture

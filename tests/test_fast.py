@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_spade import GENERATORS, golden, small_generator, with_golden_weights
+from test_winograd import multiplications
 
 import spade
 from spade.fast import fast_forward, number_neighbourhoods, tables, winograd
@@ -142,11 +143,33 @@ def test_a_latent_of_zeros_is_none():
     )
 
 
-def test_with_the_convolutions_of_wide_blocks(monkeypatch):
+@pytest.fixture
+def winograd_calls(monkeypatch):
+    """Winograd's convolution wherever it is possible; the shapes (B, h, w, in) that it got."""
+    shapes, convolution = [], winograd.convolution
+
+    def noted(x, weight, bias):
+        shapes.append(tuple(x.shape))
+        return convolution(x, weight, bias)
+
     monkeypatch.setattr(tables, "FEW", 0)
     monkeypatch.setattr(winograd, "PIXELS", 1)
     monkeypatch.setattr(winograd, "CHANNELS", 1)
-    assert_equal_to_plain(small_generator(), torch.stack([street_ids(64, 64), noise_ids(64, 64)]))
+    monkeypatch.setattr(winograd, "convolution", noted)
+    return shapes
+
+
+@pytest.mark.parametrize("size", [(64, 64), (192, 320)], ids=["even", "odd start grid"])
+def test_with_the_convolutions_of_wide_blocks(size, winograd_calls):
+    label_ids = torch.stack([street_ids(*size), noise_ids(size[1], size[0])])
+    assert_equal_to_plain(small_generator(), label_ids)
+    assert (2, size[1], size[0], 4) in winograd_calls
+
+
+def test_bf16_does_without_the_convolutions_of_wide_blocks(winograd_calls):
+    generator, codes = small_generator(ngf=8, hidden=16), label_codes(street_ids(128, 64))
+    fast_forward(generator, codes, dtype=torch.bfloat16)
+    assert winograd_calls == []  # its sums lose too much in 16 bits
 
 
 @pytest.mark.parametrize("worth", [-1, 2], ids=["convolutions", "tables"])
@@ -185,6 +208,13 @@ def test_bf16():
     assert bf16.dtype == torch.bfloat16
     error = (bf16.float() - exact).square().mean()
     assert 0 < error and 10 * torch.log10(4 / error) > 40  # dB; the range is 2
+
+
+def test_it_multiplies_less_than_half_as_often():
+    generator, label_ids = small_generator(ngf=8, hidden=16), street_ids(128, 64)
+    plain = multiplications(lambda: generator(spade.semantics(label_ids)))
+    fast = multiplications(lambda: fast_forward(generator, label_codes(label_ids)))
+    assert 0 < fast < plain / 2
 
 
 # ------------------------------------------------------------------------------ never stale

@@ -356,11 +356,12 @@ def test_a_writer_writes_what_save_image_does(tmp_path):
 
 
 def test_a_writer_waits_when_its_queue_is_full(tmp_path, monkeypatch):
-    gate, running = threading.Event(), []
+    gate, begun, third, running = threading.Event(), threading.Event(), threading.Event(), []
 
     def slow(image_u8, path):
         running.append(path)
-        gate.wait(10)
+        begun.set()
+        assert gate.wait(60)
 
     monkeypatch.setattr(images, "save_image", slow)
     writer, taken = ImageWriter(threads=1, waiting=3), []
@@ -369,13 +370,16 @@ def test_a_writer_waits_when_its_queue_is_full(tmp_path, monkeypatch):
         for i in range(5):
             writer.save(noise(3, 2, 2), tmp_path / f"{i}.png")
             taken.append(i)
+            if i == 2:
+                third.set()
 
     thread = threading.Thread(target=hand_in)
     thread.start()
-    time.sleep(0.3)
+    assert begun.wait(60) and third.wait(60)
+    time.sleep(0.2)  # for a fourth picture to be taken or begun by mistake
     assert len(taken) == 3 and len(running) == 1
     gate.set()
-    thread.join(10)
+    thread.join(60)
     writer.close()
     assert len(taken) == len(running) == 5
 
@@ -393,7 +397,7 @@ def test_a_writers_error_surfaces_and_loses_nothing(tmp_path, monkeypatch):
     writer = ImageWriter(threads=1)
     writer.save(pictures[0], tmp_path / "0.png")
     writer.save(pictures[1], tmp_path / "1.png")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not writer.failed and time.monotonic() < deadline:
         time.sleep(0.01)
     with pytest.raises(OSError, match=r"No space left on device.*1 so far.*retry"):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from utils.labels import ID, NUM_LABELS, THING_IDS, check_label_ids
-from utils.toy.canvas import OVERSAMPLING, Canvas, _ring
+from utils.toy.canvas import OVERSAMPLING, Canvas
 from utils.toy.streets import CITIES, RENDERER_HASH, TIMES_OF_DAY, WEATHERS, Street, draw_street
 from utils.toy.styles import CITY_STYLES, GRASS, light_of
 
@@ -277,13 +277,31 @@ def test_streets_do_not_depend_on_the_processor() -> None:
     assert tuple(result.stdout.split()) == digests()
 
 
-def test_leaning_tips_get_an_upright_edge() -> None:
-    upright = [(0, 0), (4, 0), (4, 6), (0, 9)]
-    assert _ring(upright) == upright
-    # Both edges at (0, 0) go down and to the right; the one to (4, 8) is the lower one.
-    assert _ring([(0, 0), (9, 3), (4, 8)]) == [(4, 8), (0, 1), (0, 0), (9, 3)]
-    assert _ring([(0, 0), (4, 8), (9, 3)]) == [(9, 3), (0, 0), (0, 1), (4, 8)]
-    assert _ring([(5, 5), (5, 5), (5, 5)]) == [(5, 5), (5, 5), (5, 5)]  # too far away for a shape
+def drawn(*corners: tuple[int, int]) -> list[str]:
+    """The pixels of a polygon, x where it is; all of them lie in 12x10."""
+    rng = np.random.default_rng(0)
+    canvas = Canvas((64, 32), CITY_STYLES[CITIES[0]], light_of("noon", "clear"), rng, rng, rng)
+    outline = [((x + 0.5) / canvas.size[0], (y + 0.5) / canvas.size[1]) for x, y in corners]
+    canvas.screen(outline, (1, 2, 3), 26000)
+    marked = (np.asarray(canvas.instances) == 26000).astype(int)
+    assert not marked[10:].any() and not marked[:, 12:].any()
+    assert np.array_equal((np.asarray(canvas.photo) == (1, 2, 3)).all(2), marked)
+    return ["".join(".x"[pixel] for pixel in row) for row in marked[:10, :12]]
+
+
+def test_every_pillow_fills_a_leaning_tip_alike() -> None:
+    """Pillow's own polygon has two pixels in the triangle's first row up to 11.0, later one."""
+    expected = [
+        "............", "x...........", "xxxxxx......", ".xxxxxxxxxx.", "...xxxxxxxx.",
+        "....xxxxxxx.", ".....xxxxx..", "......xxxx..", "........xx..", ".........x..",
+    ]  # fmt: skip
+    assert drawn((0, 1), (10, 3), (9, 9)) == drawn((9, 9), (10, 3), (0, 1)) == expected
+    upside_down = drawn((0, 8), (9, 0), (10, 6))
+    assert upside_down == expected[::-1]
+
+
+def test_a_polygon_that_is_too_far_away_for_a_shape() -> None:
+    assert [row.count("x") for row in drawn((5, 5), (5, 5), (5, 5))] == [0] * 5 + [1] + [0] * 4
 
 
 def test_the_renderer_hash_covers_every_module() -> None:

@@ -1,0 +1,214 @@
+"""Downloads of one file, from a local server that stalls, cuts and lies."""
+
+import errno
+import hashlib
+import shutil
+import types
+from pathlib import Path
+
+import pytest
+from local_server import DATA, PAGE, files, local_site
+
+from utils.http_download import download
+
+SHA256, MD5 = hashlib.sha256(DATA).hexdigest(), hashlib.md5(DATA).hexdigest()
+
+
+@pytest.fixture
+def site():
+    with local_site() as site:
+        yield site
+
+
+def test_a_file_comes_whole_and_is_not_downloaded_again(site, tmp_path):
+    url = site.add("/file.zip", DATA)
+    path = download(url, tmp_path / "new" / "file.zip", sha256=SHA256.upper(), md5=MD5)
+    assert path.read_bytes() == DATA and files(tmp_path) == ["new/file.zip"]
+    assert download(url, path) == download(url, path, sha256=SHA256) == path
+    assert site.ranges() == [None]
+
+
+def test_an_empty_file_is_a_file(site, tmp_path):
+    assert download(site.add("/file.zip", b""), tmp_path / "file.zip").read_bytes() == b""
+
+
+def test_a_file_of_another_hash_is_replaced(site, tmp_path):
+    (tmp_path / "file.zip").write_bytes(b"an older version")
+    path = download(site.add("/file.zip", DATA), tmp_path / "file.zip", md5=MD5)
+    assert path.read_bytes() == DATA and files(tmp_path) == ["file.zip"]
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["cut", "cut without a length"])
+def test_it_goes_on_where_it_stopped(site, tmp_path, chunked):
+    url = site.add("/file.zip", DATA, {"stop": 150_000, "chunked": chunked}, {})
+    path = download(url, tmp_path / "file.zip", sha256=SHA256)
+    assert path.read_bytes() == DATA and files(tmp_path) == ["file.zip"]
+    first, second = site.ranges()
+    assert first is None and 100_000 < int(second[len("bytes=") : -1]) <= 150_000
+
+
+def test_a_stalled_connection_is_given_up(site, tmp_path):
+    stalling = []  # connections that the server still holds when the second request comes
+
+    def second(handler):
+        stalling.append(site.stalling)
+        return {}
+
+    # The server stalls for longer than timeout, and for less than download()'s default of 30 s.
+    url = site.add("/file.zip", DATA, {"stop": 150_000, "stall": 20}, second)
+    path = download(url, tmp_path / "file.zip", sha256=SHA256, timeout=0.3)
+    assert path.read_bytes() == DATA and stalling == [1]
+    first, second = site.ranges()
+    assert first is None and 100_000 < int(second[len("bytes=") : -1]) <= 150_000
+
+
+def test_progress_gives_new_attempts(site, tmp_path):
+    stops = [{"stop": stop} for stop in (70_000, 140_000, 210_000, 280_000)]
+    path = download(site.add("/file.zip", DATA, *stops, {}), tmp_path / "file.zip", attempts=1)
+    assert path.read_bytes() == DATA and len(site.ranges()) == 5
+
+
+def test_a_server_without_range_starts_over(site, tmp_path):
+    answers = [{"stop": 150_000}, {"knows_range": False}]
+    path = download(site.add("/file.zip", DATA, *answers), tmp_path / "file.zip")
+    assert path.read_bytes() == DATA and files(tmp_path) == ["file.zip"]
+
+
+def test_a_wrong_range_starts_over(site, tmp_path):
+    url = site.add("/file.zip", DATA, {"stop": 150_000}, {"shift": 1000}, {})
+    assert download(url, tmp_path / "file.zip").read_bytes() == DATA
+    assert [asked is None for asked in site.ranges()] == [True, False, True]
+
+
+def test_a_server_that_gives_small_pieces(site, tmp_path):
+    url = site.add("/file.zip", DATA, {"stop": 100_000}, {"piece": 150_000})
+    path = download(url, tmp_path / "file.zip")
+    assert path.read_bytes() == DATA and len(site.ranges()) == 3
+
+
+def test_what_stays_cut_is_kept_for_a_later_call(site, tmp_path):
+    (tmp_path / "file.zip").write_bytes(b"an older version")
+    url = site.add("/file.zip", DATA, {"stop": 150_000})
+    with pytest.raises(ConnectionError, match=r"2 attempts in a row .*call again: \d+ bytes are"):
+        download(url, tmp_path / "file.zip", sha256=SHA256, attempts=2)
+    assert (tmp_path / "file.zip").read_bytes() == b"an older version"
+    assert files(tmp_path) == [".file.zip.part", "file.zip"]
+
+    site.add("/file.zip", DATA)
+    download(url, tmp_path / "file.zip", sha256=SHA256)
+    assert (tmp_path / "file.zip").read_bytes() == DATA and files(tmp_path) == ["file.zip"]
+    assert site.ranges()[-1] is not None
+
+
+def test_nobody_listens(site, tmp_path):
+    with pytest.raises(ConnectionError, match="http://127.0.0.1:1/file did not come whole"):
+        download("http://127.0.0.1:1/file", tmp_path / "file", attempts=2)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "kind, page",
+    [("text/html; charset=utf-8", b"<!-- sorry -->" + PAGE), ("application/octet-stream", PAGE)],
+)
+def test_a_web_page_instead_of_the_file(site, tmp_path, kind, page):
+    url = site.add("/file.zip", page, {"kind": kind})
+    with pytest.raises(ValueError, match=r"sent a web page \(Quota & exceeded\) .*quota .*login"):
+        download(url, tmp_path / "file.zip")
+    assert files(tmp_path) == [] and len(site.ranges()) == 1
+
+
+def test_a_web_page_leaves_the_part_alone(site, tmp_path):
+    part = tmp_path / ".file.zip.part"
+    part.write_bytes(DATA[:1000])
+    url = site.add("/file.zip", PAGE, {"kind": "text/html", "knows_range": False})
+    with pytest.raises(ValueError, match="sent a web page"):
+        download(url, tmp_path / "file.zip")
+    assert part.read_bytes() == DATA[:1000]
+
+
+def test_a_wrong_part_is_thrown_away_once(site, tmp_path):
+    (tmp_path / ".file.zip.part").write_bytes(b"x" * 1000)
+    path = download(site.add("/file.zip", DATA), tmp_path / "file.zip", sha256=SHA256)
+    assert path.read_bytes() == DATA and files(tmp_path) == ["file.zip"]
+    assert site.ranges() == ["bytes=1000-", None]
+
+
+@pytest.mark.parametrize("had_part", [False, True])
+def test_wrong_bytes(site, tmp_path, had_part):
+    if had_part:
+        (tmp_path / ".file.zip.part").write_bytes(DATA[:1000])
+    wrong = DATA[:-1] + b"?"
+    url = site.add("/file.zip", wrong)
+    (tmp_path / "file.zip").write_bytes(b"an older version")
+    with pytest.raises(ValueError) as raised:
+        download(url, tmp_path / "file.zip", md5=MD5)
+    for words in (url, MD5, hashlib.md5(wrong).hexdigest(), "expected", "try again"):
+        assert words in str(raised.value)
+    assert files(tmp_path) == ["file.zip"] and len(site.ranges()) == 1 + had_part
+    assert (tmp_path / "file.zip").read_bytes() == b"an older version"
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_refusal_is_not_asked_again(site, tmp_path, status):
+    url = site.add("/file.zip", b"no", {"status": status})
+    with pytest.raises(ConnectionError, match=rf"/file.zip cannot be had: .* answered {status} "):
+        download(url, tmp_path / "file.zip")
+    assert files(tmp_path) == [] and len(site.ranges()) == 1
+
+
+def test_an_overloaded_server_is_asked_again(site, tmp_path):
+    url = site.add("/file.zip", DATA, {"status": 503, "data": PAGE, "kind": "text/html"}, {})
+    assert download(url, tmp_path / "file.zip").read_bytes() == DATA
+    assert len(site.ranges()) == 2
+
+
+def test_a_length_that_is_too_long(site, tmp_path):
+    url = site.add("/file.zip", DATA, {"length": len(DATA) + 1000, "knows_range": False})
+    with pytest.raises(ConnectionError, match="did not come whole"):
+        download(url, tmp_path / "file.zip", attempts=2)
+    assert files(tmp_path) == [".file.zip.part"]
+
+
+def test_a_length_that_is_too_short(site, tmp_path):
+    url = site.add("/file.zip", DATA, {"length": len(DATA) - 1000})
+    with pytest.raises(ValueError, match=f"{SHA256} was expected"):
+        download(url, tmp_path / "file.zip", sha256=SHA256)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("part, ranges", [(DATA, 1), (DATA + b"?", 2)], ids=["whole", "too long"])
+def test_a_part_that_needs_nothing_more(site, tmp_path, part, ranges):
+    (tmp_path / ".file.zip.part").write_bytes(part)
+    path = download(site.add("/file.zip", DATA), tmp_path / "file.zip")
+    assert path.read_bytes() == DATA and files(tmp_path) == ["file.zip"]
+    assert site.ranges() == [f"bytes={len(part)}-", None][:ranges]
+
+
+def test_a_full_disk_is_noticed_before_the_download(site, tmp_path, monkeypatch):
+    (tmp_path / ".file.zip.part").write_bytes(DATA[:100_000])
+    url = site.add("/file.zip", DATA)
+    usage = types.SimpleNamespace(free=199_999)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(OSError, match=r"0.2 MB are free, but 0.2 MB more are needed") as raised:
+        download(url, tmp_path / "file.zip")
+    assert raised.value.errno == errno.ENOSPC and raised.value.filename == str(tmp_path)
+    assert files(tmp_path) == [".file.zip.part"]
+    usage.free = 200_000
+    assert download(url, tmp_path / "file.zip").read_bytes() == DATA
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux' /dev/full")
+def test_a_disk_that_fills_up_on_the_way(site, tmp_path):
+    (tmp_path / ".file.zip.part").symlink_to("/dev/full")
+    url = site.add("/file.zip", DATA, {"chunked": True})
+    with pytest.raises(OSError, match="more than that is needed: make room") as raised:
+        download(url, tmp_path / "file.zip")
+    assert raised.value.errno == errno.ENOSPC and not (tmp_path / "file.zip").exists()
+
+
+def test_the_bar_follows_the_course_switch(site, tmp_path, monkeypatch, capsys):
+    url = site.add("/file.zip", DATA)
+    for shown in ("0", "1"):
+        monkeypatch.setenv("COURSE_PROGRESS", shown)
+        download(url, tmp_path / shown)
+        assert ("downloading" in capsys.readouterr().err) == (shown == "1")
