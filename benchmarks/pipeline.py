@@ -22,9 +22,10 @@ import torch
 from timing import machine
 
 from utils.cache import cached
+from utils.engine.run import JOURNAL
 from utils.files import PROJECT
 from utils.metrics import SegmentationScore
-from utils.photo_folder import RESULTS, Record
+from utils.photo_folder import Record
 from utils.pipeline import agreement, load_pipeline
 from utils.plots import PICTURES, show_grid
 from utils.progress import progress
@@ -138,7 +139,7 @@ def _finish(command: list[str]) -> None:
 
 def _done(out: Path) -> list[Record]:
     """The photos whose results are complete: whole lines, the settings' line left out."""
-    path = out / RESULTS
+    path = out / JOURNAL
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     return [Record(**json.loads(line)) for line in lines[1:] if line.endswith("\n")]
 

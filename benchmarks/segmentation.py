@@ -9,24 +9,21 @@ augmentation.  Ours is utils.training's epoch: it reads from the cache and mirro
 
 import argparse
 import os
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from timing import STEPS, in_turn, machine
 
-from utils.augmentation import Augmentation
 from utils.cache import cached
 from utils.commands import width_and_height
-from utils.engine import make_accelerator
-from utils.engine.accelerator import PRECISIONS
+from utils.engine.accelerator import PRECISIONS, make_accelerator, place
+from utils.engine.graphs import graphed
+from utils.engine.run import LossLog, Run
 from utils.files import PROJECT
 from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet
-from utils.training import (
-    TrainingStep,
-    epoch_batches,
-    train_one_epoch,
-)
+from utils.training import Recipe, epoch_steps, segmentation_step
 
 
 class PlainLoop:
@@ -54,17 +51,19 @@ class OurLoop:
     def __init__(self, head: str, precision: str, scenes, batch: int):
         self.accelerator = make_accelerator(precision)
         network = SegmentationNet(head=head)
-        network.to(self.accelerator.device, memory_format=torch.channels_last)
+        place(self.accelerator, network)
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
-        prepared = self.accelerator.prepare(network, optimizer)
-        self.step = TrainingStep(*prepared, self.accelerator)
+        network, optimizer = self.accelerator.prepare(network, optimizer)
+        step = partial(segmentation_step, network.train(), optimizer, self.accelerator, None)
+        self.step = graphed(step, [optimizer], self.accelerator.device)
         self.scenes = scenes.to(self.accelerator.device)
-        self.batches = epoch_batches(len(scenes), batch, 0, 0)
-        self.augment = Augmentation(scenes.size)
+        self.recipe = Recipe(batch_size=batch)
 
     def __call__(self) -> None:
-        rates = [1e-4] * len(self.batches)
-        train_one_epoch(self.step, self.scenes, self.batches, rates, self.augment, seed=0)
+        losses = LossLog(self.accelerator, Run(None, {}))
+        for _, *batch in epoch_steps(self.scenes, self.recipe, 0, self.accelerator, losses):
+            losses.add({"training": self.step(*batch)})
+        losses.read()
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from utils.engine.accelerator import PRECISIONS
 from utils.files import PROJECT, write_atomically
 from utils.scenes import Scenes, open_scenes
 from utils.segmentation import BACKBONES, SegmentationNet
-from utils.training import evaluate, train
+from utils.training import Recipe, evaluate, train
 
 TIMED = 10  # batches
 RESULT = PROJECT / "benchmarks" / "segmentation_models.json"
@@ -34,25 +34,18 @@ def trained(backbone: str, head: str, scenes: list[Scenes], arguments) -> Segmen
     network = SegmentationNet(backbone, head)
     width, height = scenes[0].size
     name = f"{backbone}_{head}_{width}x{height}_{len(scenes[0])}_{arguments.epochs}"
-    train(
-        network,
-        *scenes,
-        epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
-        learning_rate=arguments.learning_rate,
-        schedule="cosine",
-        folder=PROJECT / "runs" / "comparison" / name,
-        precision=arguments.precision,
-    )
+    recipe = Recipe(arguments.epochs, arguments.batch_size, arguments.learning_rate, "cosine")
+    folder = PROJECT / "runs" / "comparison" / name
+    train(network, *scenes, recipe, folder, arguments.precision)
     return network
 
 
 def train_a_little(network: SegmentationNet, scenes: list[Scenes], arguments) -> None:
     """TIMED batches of a training, of a copy."""
     some = scenes[0][: TIMED * arguments.batch_size]
-    settings = {"batch_size": arguments.batch_size, "precision": arguments.precision}
+    recipe = Recipe(epochs=1, batch_size=arguments.batch_size)
     with redirect_stdout(None):
-        train(copy.deepcopy(network), some, scenes[1][:1], epochs=1, **settings)
+        train(copy.deepcopy(network), some, scenes[1][:1], recipe, precision=arguments.precision)
 
 
 def main() -> None:

@@ -104,10 +104,9 @@ class OurTraining(Networks):
             self.generator,
             self.discriminator,
             self.scenes,
-            STEPS * self.batch,
+            Recipe(STEPS * self.batch, self.batch),
             self.encoder,
             self.perceptual,
-            Recipe(self.batch),
             precision=self.precision,
         )
 

@@ -1,16 +1,17 @@
-"""Reading the published generator files, and reading and writing our own, of encoders too."""
+"""Generators and encoders in files: the published ones, our own, and those to go on training."""
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from utils.weights import load_torch_file, load_weights, save_weights
 
 from .encoder import Encoder
 from .generator import SpadeGenerator
-from .normalization import fold_spectral_norm
+from .normalization import find_singular_vectors, fold_spectral_norm
 from .semantics import SEMANTIC_CHANNELS
 
 # In the metadata, so that no other network's file is taken for one.
@@ -44,11 +45,11 @@ def load_generator(
                 f"{path} was not written by spade.save_generator: it does not say which generator "
                 "its weights are for; load the published weights from their .pth file."
             )
-        history = metadata.pop("history", {})
+        history, recipe = metadata.pop("history", {}), metadata.pop("recipe", [])
         settings = metadata | {"size": tuple(metadata["size"])}
         styles = {key: state_dict.pop(key) for key in list(state_dict) if key.startswith(STYLE)}
     else:
-        state_dict, history, styles = _read_published(path), {}, {}
+        state_dict, history, recipe, styles = _read_published(path), {}, [], {}
         settings = _settings_from_shapes(state_dict, path)
         settings |= {"upsampling": upsampling, "size": size}
     # On the meta device nothing is allocated or drawn at random: each weight comes from the file.
@@ -61,14 +62,14 @@ def load_generator(
             fold_spectral_norm(generator)
     _check_fit(generator, state_dict, path)
     generator.load_state_dict(state_dict, assign=True)
-    generator.history = history
+    generator.history, generator.recipe = history, recipe
     generator.styles = {key.removeprefix(STYLE): z for key, z in styles.items()}
     # The layout that convolutions on a CPU and half precision on a GPU are fastest with.
     return generator.eval().to(memory_format=torch.channels_last)
 
 
 def save_generator(generator: SpadeGenerator, path: str | Path, compact: bool = False) -> None:
-    """Write a generator with settings, styles and history for load_generator, whole or not at all.
+    """Write a generator with settings, styles, history and recipe, whole or not at all.
 
     Spectral norms are folded into the weights: the file is for making photos, not for training on.
 
@@ -82,7 +83,8 @@ def save_generator(generator: SpadeGenerator, path: str | Path, compact: bool = 
     """
     folded = fold_spectral_norm(copy.deepcopy(generator))
     styles = {STYLE + name: z for name, z in generator.styles.items()}
-    metadata = {"kind": KIND, **generator.settings, "history": generator.history}
+    metadata = {"kind": KIND, **generator.settings}
+    metadata |= {"history": generator.history, "recipe": generator.recipe}
     save_weights(path, folded.state_dict() | styles, metadata, compact)
 
 
@@ -99,6 +101,7 @@ def load_encoder(path: str | Path) -> Encoder:
             f"{path} holds no style encoder: expected a file that spade.training wrote, such as "
             "encoder.safetensors."
         )
+    metadata.pop("recipe", None)
     try:
         encoder = fold_spectral_norm(Encoder(**metadata))
     except TypeError as error:
@@ -113,10 +116,74 @@ def load_encoder(path: str | Path) -> Encoder:
     return encoder.eval()
 
 
-def save_encoder(encoder: Encoder, path: str | Path, compact: bool = False) -> None:
+def save_encoder(
+    encoder: Encoder, path: str | Path, compact: bool = False, recipe: Sequence[dict] = ()
+) -> None:
     """Write an encoder for load_encoder, whole or not at all; see save_generator."""
     folded = fold_spectral_norm(copy.deepcopy(encoder))
-    save_weights(path, folded.state_dict(), {"kind": ENCODER_KIND, **encoder.settings}, compact)
+    metadata = {"kind": ENCODER_KIND, **encoder.settings, "recipe": list(recipe)}
+    save_weights(path, folded.state_dict(), metadata, compact)
+
+
+def start_from(
+    paths: Sequence[Path],
+    network: nn.Module,
+    discriminator: nn.Module,
+    classifier: nn.Module | None = None,
+) -> None:
+    """Load the weights of an earlier training, in place; it may have lacked styles and grain.
+
+    Args:
+        network: a VariationalGenerator.
+        paths: a run's last.pt; or a generator's file and, if it has a latent, its encoder's, which
+            hold no discriminator: that one stays as it is.  Or all of them: generator and encoder
+            of the files, and the rest of the run.
+        classifier: of the run to come; stays as it is where the earlier one had none.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or one of other networks.
+    """
+    if paths[0].suffix == ".pt":
+        saved = load_torch_file(paths[0])
+        for name, part in (("network", network), ("discriminator", discriminator)):
+            if not isinstance(saved, dict) or name not in saved:
+                raise ValueError(f"{paths[0]} holds no {name}: expected the last.pt of such a run.")
+            take_over(part, saved[name], paths[0])
+        if classifier is not None and "classifier" in saved:
+            take_over(classifier, saved["classifier"], paths[0])
+        if len(paths) == 1:
+            return
+        paths = paths[1:]
+    parts = [part for part in (network.generator, network.encoder) if part is not None]
+    if len(paths) != len(parts):
+        raise ValueError(
+            f"There are {len(paths)} files to start from: expected "
+            f"{'a generator and its encoder' if len(parts) == 2 else 'a generator alone'}."
+        )
+    for part, read, path in zip(parts, (load_generator, load_encoder), paths, strict=False):
+        vectors = {k: v for k, v in part.state_dict().items() if k.endswith(("_u", "_v"))}
+        # A folded weight is one whose largest singular value is 1: normalising leaves it alone.
+        state = {
+            f"{key}_orig" if f"{key}_u" in vectors else key: value
+            for key, value in read(path).state_dict().items()
+        }
+        take_over(part, state | vectors, path)
+        find_singular_vectors(part, 50)
+
+
+def take_over(part: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
+    """Load a state dict; styled layers and grain that it lacks begin at 0, without an effect.
+
+    Raises ValueError, which names path, if it does not fit.
+    """
+    own = part.state_dict()
+    fresh = {k: torch.zeros_like(v) for k, v in own.items() if ".mlp_style." in k or ".mix." in k}
+    fresh |= {k: v for k, v in own.items() if k.endswith("planes")}
+    try:
+        part.load_state_dict(fresh | state)
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ValueError(f"{path} does not fit the networks to train: {reason}") from error
 
 
 def _read_published(path: str | Path) -> dict[str, Tensor]:

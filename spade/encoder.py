@@ -1,5 +1,6 @@
 """The encoder: a photo's style as the mean and variance of a latent z (GauGAN's style filter)."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -53,3 +54,8 @@ def _layer(in_channels: int, out_channels: int) -> nn.Sequential:
         in_channels, out_channels, kernel_size=3, stride=2, padding=1, bias=False
     )
     return nn.Sequential(convolution, nn.InstanceNorm2d(out_channels))
+
+
+def sampled(mu: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
+    """A latent from what the encoder says about it; all (B, z_dim), noise standard normal."""
+    return mu + torch.exp(logvar / 2) * noise

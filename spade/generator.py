@@ -111,7 +111,9 @@ class SpadeGenerator(nn.Module):
 
     Attributes:
         styles: latents by name, (z_dim,) each: the cities and times of day that it was trained on.
-        history: what it has been through, see spade.training; saved with the weights.
+        history: the losses of its training, see spade.training.
+        recipe: the settings of each stage of its training, see spade.training.Stage; styles,
+            history and recipe are saved with the weights.
 
     Raises:
         ValueError: another upsampling, a size that is no multiple of its factor, or styled_layers
@@ -152,6 +154,7 @@ class SpadeGenerator(nn.Module):
         }
         self.styles: dict[str, Tensor] = {}
         self.history: dict[str, list] = {}
+        self.recipe: list[dict] = []
         self.upsampling = upsampling
         self.z_dim = z_dim
         self.is_styled = styled_layers or grain  # z does more than make the start grid

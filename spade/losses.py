@@ -5,7 +5,6 @@ Source: Park et al., CVPR 2019, arXiv:1903.07291, appendix A; feature matching i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -18,30 +17,6 @@ from utils.segmentation import SegmentationNet
 from utils.weights import imagenet_weights
 
 Judgement = list[list[Tensor]]  # what MultiscaleDiscriminator returns: layers for each scale
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """How much each term of the generator's loss counts beside the adversarial one, which has 1.
-
-    The published ones by default.  With less matching and perceptual loss, 1 instead of 10, a
-    generator draws sharper what can't be foreseen, such as windows: both ask for the real photo's
-    windows in their places, and where these are unknown a smear costs least.
-
-    Attributes:
-        kl: smaller, and z tells more; larger, and a z drawn at random gives a better picture.
-        style: of a term that the published recipe has not: how wrong a StyleClassifier, which
-            learns along, is about the city and the time of day that a latent comes from.  Without
-            it the encoder keeps what helps most, the light, and forgets the city.
-    """
-
-    matching: float = 10
-    perceptual: float = 10
-    kl: float = 0.05
-    style: float = 0
-
-
-PUBLISHED_WEIGHTS = LossWeights()
 
 
 def split_judgement(judgement: Judgement) -> tuple[Judgement, Judgement]:

@@ -1,11 +1,22 @@
-"""The style classifier: which city, and which time of day, does a latent stand for?"""
+"""Styles: a classifier keeps city and time of day in the latent; mean latents get names."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
+from accelerate.state import PartialState
 from torch import Tensor, nn
 
+from utils.augmentation import Augmentation
+from utils.engine.graphs import graphed, send
+from utils.images import u8_to_pm1
+from utils.progress import progress
 from utils.scenes import Scenes
+
+from .encoder import Encoder, sampled
+from .losses import kl_divergence, style_cross_entropy
+
+CLASSIFIER_RATE = 1e-3  # Adam's learning rate for it, and in the head start for the encoder
 
 
 class StyleClassifier(nn.Module):
@@ -58,3 +69,101 @@ def style_labels(scenes: Scenes) -> tuple[list[list[str]], Tensor]:
         for names, column in zip(classes, columns, strict=True)
     ]
     return classes, torch.tensor(labels).T
+
+
+def check_styles(
+    weight: float, encoder: Encoder | None, classifier: StyleClassifier | None, scenes: Scenes
+) -> Tensor | None:
+    """The scenes' style_labels(), (N, attributes) long; None without a classifier.
+
+    Raises ValueError if the style's weight needs a classifier that is not there, or the classifier
+    has other classes than the scenes.
+    """
+    if weight and (encoder is None or classifier is None):
+        raise ValueError(
+            f"Style has a weight of {weight}: expected a generator with a latent, its "
+            "encoder and a classifier, or a weight of 0."
+        )
+    if classifier is None:
+        return None
+    classes, labels = style_labels(scenes)
+    if classes != classifier.classes:
+        raise ValueError(
+            f"The classifier tells {classifier.classes}, and the scenes are of {classes}: make "
+            "it from style_labels(scenes)."
+        )
+    return labels
+
+
+def give_head_start(
+    encoder: Encoder, classifier: StyleClassifier, scenes: Scenes, labels: Tensor, recipe
+) -> None:
+    """Train the encoder to tell the styles, before a generator gets used to its latents.
+
+    It takes minutes where the generator's training takes hours.  Several processes do the same.
+
+    Args:
+        labels: of the scenes, see style_labels().
+        recipe: a spade.training.Recipe; its head_start is the number of pictures.
+    """
+    learning = [*encoder.parameters(), *classifier.parameters()]
+    optimizer = torch.optim.Adam(learning, CLASSIFIER_RATE, betas=(0.0, 0.9))
+    device, size = learning[0].device, recipe.batch_size
+    step = partial(style_step, encoder, classifier, optimizer, recipe)
+    step = graphed(step, [optimizer], device)
+    augment = Augmentation(scenes.size, flip=0.5)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    is_hidden = not PartialState().is_main_process
+    encoder.train()
+    for _ in progress(range(recipe.head_start // size), "encoder", hidden=is_hidden):
+        chosen = torch.randint(len(scenes), (size,), generator=generator)
+        seeds = torch.randint(2**62, (size,), generator=generator)
+        noise = torch.randn(size, encoder.settings["z_dim"], generator=generator)
+        (image_u8,) = augment(scenes.batch(chosen)[0], seeds=seeds)
+        step(*(send(x, device) for x in (u8_to_pm1(image_u8), noise, labels[chosen])))
+    optimizer.zero_grad()  # gradients take a GPU's memory
+
+
+def style_step(
+    encoder: Encoder,
+    classifier: StyleClassifier,
+    optimizer: torch.optim.Optimizer,
+    recipe,
+    real_pm1: Tensor,
+    noise: Tensor,
+    labels: Tensor,
+) -> Tensor:
+    """One step of the head start -> its loss."""
+    mu, logvar = encoder(real_pm1)
+    scores = classifier(sampled(mu, logvar, noise))
+    loss = recipe.style_weight * style_cross_entropy(scores, labels)
+    loss = loss + recipe.kl_weight * kl_divergence(mu, logvar)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@torch.no_grad()
+def named_styles(encoder: Encoder, scenes: Scenes, batch_size: int = 32) -> dict[str, Tensor]:
+    """The mean latent of each city, each time of day, and each pair of them -> (z_dim,) each.
+
+    Names are those of the scenes: "dusk", "Sonnental", and "Sonnental, dusk" for a pair; a data set
+    that has only one city or one time of day has no pairs.
+    """
+    device = next(encoder.parameters()).device
+    singles: dict[str, list[Tensor]] = {}
+    pairs: dict[tuple[str, str], list[Tensor]] = {}
+    for indices in progress(torch.arange(len(scenes)).split(batch_size), "styles"):
+        part = [scenes[int(index)] for index in indices]
+        image_u8 = torch.stack([scene.image_u8 for scene in part]).to(device)
+        for scene, mu in zip(part, encoder(u8_to_pm1(image_u8))[0].cpu(), strict=True):
+            pair = (scene.city, scene.time_of_day)
+            pairs.setdefault(pair, []).append(mu)
+            for name in pair:
+                singles.setdefault(name, []).append(mu)
+    styles = {name: singles[name] for name in sorted(singles)}
+    # With one city, "Cambridge, dusk" would be "dusk" again.
+    if all(len(set(names)) > 1 for names in zip(*pairs)):
+        styles |= {", ".join(pair): pairs[pair] for pair in sorted(pairs)}
+    return {name: torch.stack(latents).mean(0) for name, latents in styles.items()}

@@ -1,25 +1,31 @@
 """What lies where, with a GPU: the pipeline and both trainings on a pretended one.
 
-And on a real one, if there is one, that a recorded training is the ordinary one."""
+And that a training step in CUDA graphs is the ordinary one: on a GPU, and with pretended graphs."""
 
+import copy
+import functools
 import gc
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pretended_graph
 import pytest
 import torch
 import torch.utils.backend_registration as registration
 from torch import nn
 
 import spade
-from spade.losses import LossWeights, PerceptualLoss
-from spade.styles import StyleClassifier, style_labels
-from spade.training import Recipe, named_styles, train_spade
+from spade import styles
+from spade import training as spade_training
+from spade.losses import PerceptualLoss
+from spade.styles import StyleClassifier, named_styles, style_labels
+from spade.training import Recipe, train_spade
+from utils import training
 from utils.augmentation import Augmentation
 from utils.cache import cached
-from utils.engine import graphs as gpu
+from utils.engine import graphs
 from utils.files import PROJECT
 from utils.images import save_image
 from utils.painter.painting import draw_street, remove_class
@@ -29,9 +35,18 @@ from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet
 from utils.training import balanced_weights, train
 
+on_a_gpu = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+# (precision, is it on a GPU?)
+PRECISIONS = [("fp32", False), ("bf16", False)]
+PRECISIONS += [pytest.param(x, True, marks=on_a_gpu) for x in ("fp32", "bf16", "fp16")]
 
-def test_a_training_that_is_over_holds_nothing(tmp_path):
-    """On a GPU that would be the memory of its recordings, until Python happens to look for it."""
+
+def test_a_training_that_is_over_holds_nothing(tmp_path, monkeypatch):
+    """On a GPU that would be the memory of its graphs, until Python happens to look for it."""
+    pretended_graph.install(monkeypatch, training, spade_training, styles)
     scenes = cached(open_scenes("toy", "train", size=(64, 64))[:4], tmp_path)
     segmenter = SegmentationNet("resnet18")
     generator = spade.SpadeGenerator(2, "normal", 3, (64, 64), 4)
@@ -39,62 +54,77 @@ def test_a_training_that_is_over_holds_nothing(tmp_path):
     gc.collect()
     gc.disable()
     try:
-        train(segmenter, scenes, scenes[:2], epochs=1, batch_size=2)
-        train_spade(generator, judge, scenes, 4, encoder, recipe=Recipe(batch_size=2))
-        assert not [x for x in gc.get_objects() if type(x) is gpu.Recorder]
+        train(segmenter, scenes, scenes[:2], training.Recipe(epochs=1, batch_size=2))
+        train_spade(generator, judge, scenes, Recipe(pictures=4, batch_size=2), encoder)
+        assert not [x for x in gc.get_objects() if type(x) is graphs.GraphedStep]
     finally:
         gc.enable()
     parameters = [x for part in (segmenter, generator, judge, encoder) for x in part.parameters()]
     assert all(x.grad is None for x in parameters)
 
 
-def trained_twice(monkeypatch, train):
-    """What train() returns when its steps are recorded, and when they are not."""
-    played, play = [], gpu._Recording.play
-    monkeypatch.setattr(gpu._Recording, "play", lambda *given: played.append(given) or play(*given))
-    recorded, count = train(), len(played)
-    monkeypatch.setattr(gpu, "ORDINARY_CALLS", 10**9)
+def trained_twice(monkeypatch, train, is_on_gpu):
+    """What train() returns when its steps are graphs, and when they are not."""
+    if not is_on_gpu:
+        ordinary = train()
+        pretended_graph.install(monkeypatch, training, spade_training, styles)
+        graphed = train()
+        assert sum(graph.replays for graph in pretended_graph.PretendedGraph.made) > 0
+        return graphed, ordinary
+    replays, replay = [], graphs.Graph.replay
+    monkeypatch.setattr(graphs.Graph, "replay", lambda x: replays.append(x) or replay(x))
+    graphed, count = train(), len(replays)
+    monkeypatch.setattr(graphs, "WARMUP_CALLS", 10**9)
     ordinary = train()
-    assert count > 0 and len(played) == count
-    return recorded, ordinary
+    assert count > 0 and len(replays) == count
+    return graphed, ordinary
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_recorded_training_of_segmentation_is_an_ordinary_one(tmp_path, monkeypatch, precision):
+@pytest.mark.parametrize("precision, is_on_gpu", PRECISIONS)
+def test_a_graphed_training_of_segmentation_is_an_ordinary_one(
+    tmp_path, monkeypatch, precision, is_on_gpu
+):
     scenes = [cached(open_scenes("toy", s, size=(64, 64))[:16], tmp_path) for s in ("train", "val")]
+    # Whole batches and halved ones: two captures take turns.
+    recipe = training.Recipe(
+        epochs=8 if is_on_gpu else 3, batch_size=4, learning_rate=1e-3, half_size=0.4,
+        schedule="cosine",
+    )  # fmt: skip
 
     def trained():
         torch.manual_seed(0)
         network = SegmentationNet("resnet18")
-        # Whole batches and halved ones: two recordings take turns.
-        history = train(
-            network, *scenes, epochs=8, batch_size=4, learning_rate=1e-3, half_size=0.4,
-            class_weights=balanced_weights(scenes[0]), precision=precision,
-        )  # fmt: skip
-        return history["train_loss"]
+        weights = balanced_weights(scenes[0])
+        history = train(network, *scenes, recipe, precision=precision, class_weights=weights)
+        return history["train_loss"], network.state_dict()
 
-    recorded, ordinary = trained_twice(monkeypatch, trained)
-    assert recorded == pytest.approx(ordinary, rel=0.1)
-    assert recorded[-1] < 0.7 * recorded[0]
+    (graphed, its_weights), (ordinary, weights) = trained_twice(monkeypatch, trained, is_on_gpu)
+    if is_on_gpu:
+        assert graphed == pytest.approx(ordinary, rel=0.1)
+        assert graphed[-1] < 0.7 * graphed[0]
+    else:
+        assert graphed == ordinary
+        assert all(torch.equal(its_weights[key], weights[key]) for key in weights)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_recorded_training_of_spade_is_an_ordinary_one(tmp_path, monkeypatch, precision):
+@pytest.mark.parametrize("precision, is_on_gpu", PRECISIONS)
+def test_a_graphed_training_of_spade_is_an_ordinary_one(
+    tmp_path, monkeypatch, precision, is_on_gpu
+):
     scenes = cached(open_scenes("toy", "train", size=(64, 64))[:8], tmp_path)
     # Learning slowly, because two trainings of a GAN part soon, whatever is different in the last
     # digit: each step's losses are of its own batch, and of weights that are nearly the same.
     recipe = Recipe(
-        batch_size=4, learning_rate=1e-5, weights=LossWeights(style=1), head_start=40, average=0.5
-    )
+        pictures=80 if is_on_gpu else 24, batch_size=4, learning_rate=1e-5, style_weight=1,
+        head_start=40, average=0.5,
+    )  # fmt: skip
 
     def trained():
         def weights():
-            parts = [nn.utils.parameters_to_vector(x.parameters()) for x in (generator, judge)]
-            return [part.detach().cpu() for part in parts]
+            return [
+                torch.cat([x.detach().cpu().flatten() for x in part.parameters()])
+                for part in (generator, judge)
+            ]
 
         torch.manual_seed(0)
         perceptual = PerceptualLoss.of_segmentation(SegmentationNet("resnet18"), texture=1)
@@ -104,48 +134,95 @@ def test_a_recorded_training_of_spade_is_an_ordinary_one(tmp_path, monkeypatch, 
         )
         judge = spade.MultiscaleDiscriminator(ndf=4)
         before = weights()
-        history = train_spade(
-            generator,
-            judge,
-            scenes,
-            80,
-            encoder,
-            perceptual,
-            recipe,
-            StyleClassifier(style_labels(scenes)[0], z_dim=3),
-            precision=precision,
-        )
+        classifier = StyleClassifier(style_labels(scenes)[0], z_dim=3)
+        networks = encoder, perceptual, classifier
+        history = train_spade(generator, judge, scenes, recipe, *networks, precision=precision)
         moves = [now - then for now, then in zip(weights(), before, strict=True)]
         return torch.tensor(list(history.values())), moves  # (losses, steps), the way they went
 
-    (recorded, moves), (ordinary, same_moves) = trained_twice(monkeypatch, trained)
+    (graphed, moves), (ordinary, same_moves) = trained_twice(monkeypatch, trained, is_on_gpu)
+    assert graphed.shape == (6, recipe.pictures // 4)
+    assert (graphed[1] - graphed[1].mean()).abs().max() > 0.1
+    if not is_on_gpu:
+        assert torch.equal(graphed, ordinary)
+        assert all(map(torch.equal, moves, same_moves))
+        return
     for one, other in zip(moves, same_moves, strict=True):
         assert torch.cosine_similarity(one, other, 0) > 0.9
         assert one.norm().item() == pytest.approx(other.norm().item(), rel=0.05)
-    assert recorded.shape == (6, 20) and (recorded[1] - recorded[1].mean()).abs().max() > 0.1
-    torch.testing.assert_close(recorded, ordinary, rtol=0.03, atol=0.03)
+    torch.testing.assert_close(graphed, ordinary, rtol=0.03, atol=0.03)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_each_shape_has_a_recording_with_gradients_of_its_own(monkeypatch):
-    layer = nn.Linear(3, 1, bias=False).cuda()
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_a_gpu)])
+def test_each_shape_has_a_capture_with_gradients_of_its_own(monkeypatch, device):
+    if device == "cpu":
+        pretended_graph.install(monkeypatch)
+    layer = nn.Linear(3, 1, bias=False).to(device)
+    same = copy.deepcopy(layer)
 
-    def gradients(x):
-        layer.zero_grad()
-        loss = layer(x).sum()
+    def step(layer, optimizer, x):
+        loss = layer(x).square().sum()
+        optimizer.zero_grad()
         loss.backward()
-        return (loss.detach(),)
+        optimizer.step()
+        return {"loss": loss.detach(), "after": layer(x).detach()}
 
-    recorder = gpu.Recorder(layer.parameters())
-    for number in range(12):
-        x = torch.full((2 + number % 2, 3), float(number), device="cuda")
-        (loss,) = recorder(gradients, x)
-        assert torch.allclose(layer.weight.grad, x.sum(0, keepdim=True))
-        assert loss.item() == pytest.approx(layer(x).sum().item(), rel=1e-3)
-        with torch.no_grad():
-            layer.weight += 0.1  # in place, as an optimizer does
-    assert len(recorder._recordings) == 2
+    def steps_of(layer, wrap=lambda step, _: step):
+        optimizer = torch.optim.Adam(layer.parameters(), 0.1)
+        return wrap(functools.partial(step, layer, optimizer), [optimizer]), optimizer
+
+    graphed, optimizer = steps_of(layer, graphs.GraphedStep)
+    plain, other = steps_of(same)
+    results, expected = [], []
+    for number in range(14):
+        for group in (*optimizer.param_groups, *other.param_groups):
+            group["lr"] = 0.1 / (1 + number)
+        x = torch.full((2 + number % 2, 3), 1 / (1 + number), device=device)
+        results.append(graphed(x))
+        expected.append(plain(x))
+        assert torch.allclose(layer.weight.grad, same.weight.grad)
+        assert torch.allclose(layer.weight, same.weight, atol=1e-6)
+    # What came first has not been overwritten; and what follows an update sees new weights.
+    for result, plainly in zip(results, expected, strict=True):
+        torch.testing.assert_close(result, plainly)
+    assert "step" not in vars(optimizer), "the optimizer's own step is back"
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_a_gpu)])
+def test_a_step_that_cannot_be_captured_is_named(monkeypatch, device):
+    if device == "cpu":
+        pretended_graph.install(monkeypatch)
+    layer = nn.Linear(3, 1).to(device)
+    optimizer = torch.optim.SGD(layer.parameters(), 0.1)
+
+    def step(x):
+        loss = layer(x).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        print(f"the loss is {loss.item()}")  # a line that somebody adds
+        optimizer.step()
+        return loss.detach()
+
+    x, graphed = torch.ones(2, 3, device=device), graphs.GraphedStep(step, [optimizer])
+    for _ in range(graphs.WARMUP_CALLS):
+        graphed(x)
+    before = layer.weight.clone()
+    with pytest.raises(RuntimeError, match='could not be captured: (.|\n)*COURSE_RECORD"] = "0"'):
+        graphed(x)
+    assert torch.equal(layer.weight, before) and "step" not in vars(optimizer)
+    step(x)
+    assert not torch.equal(layer.weight, before)
+
+
+def test_elsewhere_a_step_is_an_ordinary_function(monkeypatch):
+    def step(x):
+        return x
+
+    assert graphs.graphed(step, [], torch.device("cpu")) is step
+    graphed = graphs.graphed(step, [], torch.device("cuda"))
+    assert isinstance(graphed, graphs.GraphedStep)
+    monkeypatch.setenv("COURSE_RECORD", "0")
+    assert graphs.graphed(step, [], torch.device("cuda")) is step
 
 
 @pytest.mark.gpu
@@ -232,8 +309,9 @@ def train_a_segmentation_network(folder: Path) -> None:
     ]
     for epochs in (1, 2):  # the second goes on from the first's checkpoint
         network = SegmentationNet("resnet18", "unet")
-        settings = {"batch_size": 4, "class_weights": balanced_weights(scenes[0]), "half_size": 0.5}
-        history = train(network, *scenes, epochs=epochs, folder=folder / "unet", **settings)
+        recipe = training.Recipe(epochs=epochs, batch_size=4, half_size=0.5)
+        weights = balanced_weights(scenes[0])
+        history = train(network, *scenes, recipe, folder / "unet", class_weights=weights)
         assert len(history["seconds"]) == epochs
         assert next(network.parameters()).device.type == "pretended"
 
@@ -241,8 +319,10 @@ def train_a_segmentation_network(folder: Path) -> None:
 def train_a_generator(folder: Path) -> None:
     scenes = cached(open_scenes("toy", "train", size=(64, 64))[:8], folder / "cache")
     perceptual = PerceptualLoss.of_segmentation(SegmentationNet("resnet18"), texture=1)
-    recipe = Recipe(batch_size=4, schedule="constant", weights=LossWeights(style=1), head_start=8)
     for pictures in (4, 8):
+        recipe = Recipe(
+            pictures=pictures, batch_size=4, schedule="constant", style_weight=1, head_start=8
+        )
         networks = (
             spade.SpadeGenerator(2, "normal", 3, (64, 64), 4, styled_layers=True, grain=True),
             spade.MultiscaleDiscriminator(ndf=2),
@@ -251,10 +331,9 @@ def train_a_generator(folder: Path) -> None:
         history = train_spade(
             *networks[:2],
             scenes,
-            pictures,
+            recipe,
             networks[2],
             perceptual,
-            recipe,
             StyleClassifier(style_labels(scenes)[0], z_dim=3),
             folder=folder / "generator",
             preview=scenes[:2],

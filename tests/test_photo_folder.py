@@ -9,11 +9,13 @@ from urllib.parse import unquote
 
 import pytest
 import torch
+from killed import killed_and_resumed
 
 import spade
+from utils.engine.run import JOURNAL as RESULTS
 from utils.images import read_image, read_map, read_photo, save_image
 from utils.labels import label_ids_to_colors
-from utils.photo_folder import FOLDERS, PAGE, RESULTS, run_folder
+from utils.photo_folder import FOLDERS, PAGE, run_folder
 from utils.pipeline import Pipeline, agreement
 from utils.segmentation import SegmentationNet
 
@@ -111,6 +113,24 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     report = run_folder(pipeline, photos, out, batch_size=2)
     assert report.new == len(NAMES) - 2 * after
     assert contents(out) == contents(tmp_path / "whole")
+
+
+def run_in(folder):
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    generator = spade.SpadeGenerator(ngf=2, hidden=4, upsampling="normal", size=SIZE)
+    pipeline = Pipeline(SegmentationNet("resnet18"), generator)
+    run_folder(pipeline, folder.parent / "photos", folder, batch_size=2)
+
+
+def test_killed_at_random_moments_it_ends_the_same(photos, tmp_path):
+    for number in range(12):
+        (photos / f"more{number}.png").write_bytes((photos / "a.png").read_bytes())
+    whole, others = killed_and_resumed(run_in, tmp_path)
+    expected = contents(whole)
+    assert len(expected) == 17 * len(FOLDERS) + 2
+    for folder in others:
+        assert contents(folder) == expected
 
 
 def test_what_changed_or_is_missing_is_done_again(pipeline, photos, tmp_path):

@@ -6,6 +6,7 @@ import torch
 import spade
 from utils import photo_folder
 from utils.images import save_image, u8_to_pm1
+from utils.photo_folder import settings_of
 from utils.pipeline import Pipeline, PipelineResult, agreement, load_pipeline
 from utils.segmentation import SegmentationNet, save_segmentation
 
@@ -155,7 +156,7 @@ def test_every_photo_in_its_own_style(styled):
     assert torch.equal(pipeline.run(image_u8, label_ids).generated_u8, draw(label_ids, z=z))
     assert agreement(pipeline.run(image_u8[1]).generated_u8, one.generated_u8[1]).min() > 0.98
     assert torch.equal(pipeline.run(None, label_ids).generated_u8, draw(label_ids))
-    assert pipeline.settings()["style"] != styled.settings()["style"]
+    assert settings_of(pipeline)["style"] != settings_of(styled)["style"]
 
 
 def test_stream(pipeline):
@@ -169,16 +170,16 @@ def test_stream(pipeline):
 
 def test_settings_tell_what_changes_the_results(styled):
     segmenter, generator = styled.segmenter, styled.generator
-    settings = styled.settings()
-    assert settings == Pipeline(segmenter, generator).settings()
-    noon = Pipeline(segmenter, generator, generator.style("noon")).settings()
-    night = Pipeline(segmenter, generator, generator.style("night"), "bf16").settings()
+    settings = settings_of(styled)
+    assert settings == settings_of(Pipeline(segmenter, generator))
+    noon = settings_of(Pipeline(segmenter, generator, generator.style("noon")))
+    night = settings_of(Pipeline(segmenter, generator, generator.style("night"), "bf16"))
     changed = [{key for key in settings if one[key] != settings[key]} for one in (noon, night)]
     assert changed == [{"style"}, {"style", "precision"}] and noon["style"] != night["style"]
     bias = generator.conv_img.bias
     with torch.no_grad():
         bias += 1e-3
-        assert styled.settings()["generator"] != settings["generator"]
+        assert settings_of(styled)["generator"] != settings["generator"]
         bias -= 1e-3
 
 

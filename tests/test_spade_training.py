@@ -2,17 +2,17 @@
 
 import copy
 import math
-import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
 import spade
 from spade import losses as losses_module
-from spade import training
+from spade import stages, training
+from spade.checkpoint import start_from
 from spade.losses import (
-    LossWeights,
     PerceptualLoss,
     feature_matching,
     gram_matrices,
@@ -23,24 +23,23 @@ from spade.losses import (
     style_cross_entropy,
     texture_difference,
 )
-from spade.styles import StyleClassifier, style_labels
+from spade.styles import StyleClassifier, give_head_start, named_styles, style_labels
 from spade.training import (
     Recipe,
     VariationalGenerator,
-    give_head_start,
-    named_styles,
+    adversarial_step,
     save_preview,
     settled,
-    start_from,
     train_spade,
     training_batch,
     xavier_start,
 )
-from utils import scenes as scenes_module
 from utils.cache import cached
+from utils.engine import make_accelerator
+from utils.engine.averaging import RunningMean
 from utils.images import read_image, u8_to_pm1
 from utils.scenes import open_scenes
-from utils.segmentation import SegmentationNet, save_segmentation
+from utils.segmentation import SegmentationNet
 
 
 def judgement(*scores):
@@ -300,9 +299,16 @@ def test_the_encoder_learns_to_tell_city_and_time_of_day(streets):
     learners = [*network.parameters(), *classifier.parameters()], discriminator.parameters()
     optimizers = [torch.optim.Adam(x, 1e-2, betas=(0.0, 0.9)) for x in learners]
     batch = training_batch(streets, 0, 4, 0, 3, labels=labels)
-    arguments = (network, discriminator, optimizers, None, training.Accelerator())
-    step = training.AdversarialStep(*arguments, LossWeights(style=20), classifier)
-    style = [step(batch)["style"] for _ in range(20)]
+    step = partial(
+        adversarial_step,
+        network=network,
+        discriminator=discriminator,
+        optimizers=optimizers,
+        accelerator=make_accelerator(),
+        recipe=Recipe(style_weight=20),
+        classifier=classifier,
+    )
+    style = [step(*batch)["style"] for _ in range(20)]
     assert style[-1] < 0.5 * style[0]
 
 
@@ -318,16 +324,15 @@ def test_a_head_start(streets):
 
     before = told()
     assert before == pytest.approx(sum(math.log(len(names)) for names in classes))
-    recipe = Recipe(batch_size=4, weights=LossWeights(kl=0.02, style=5), head_start=640)
+    recipe = Recipe(batch_size=4, kl_weight=0.02, style_weight=5, head_start=640)
     give_head_start(encoder, classifier, streets, labels, recipe)
     assert told() < 0.5 * before
 
 
 def train(networks, scenes, pictures, recipe, **settings):
     generator, discriminator, encoder = networks
-    return train_spade(
-        generator, discriminator, scenes, pictures, encoder, recipe=recipe, **settings
-    )
+    recipe = replace(recipe, pictures=pictures)
+    return train_spade(generator, discriminator, scenes, recipe, encoder, **settings)
 
 
 PAIRS = Recipe(batch_size=2)
@@ -340,6 +345,16 @@ def state_of(networks):
 def differing(one, other):
     pairs = [(a[key], b[key]) for a, b in zip(one, other, strict=True) for key in a]
     return sum(not torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_recipes_head_start_comes_before_the_training(streets, monkeypatch):
+    started = []
+    monkeypatch.setattr(training, "give_head_start", lambda *given: started.append(given))
+    classes, _ = style_labels(streets)
+    recipe = replace(PAIRS, head_start=4, style_weight=1)
+    train(tiny_networks(), streets, 2, recipe, classifier=StyleClassifier(classes, z_dim=3))
+    ((_, _, scenes, _, given),) = started
+    assert len(scenes) == len(streets) and given == replace(recipe, pictures=2)
 
 
 def test_two_steps_change_the_weights_of_all(streets, segmenter):
@@ -364,16 +379,17 @@ def test_two_steps_change_the_weights_of_all(streets, segmenter):
 def test_without_a_latent(streets):
     torch.manual_seed(0)
     generator = spade.SpadeGenerator(ngf=2, hidden=4, size=(64, 64))
-    history = train_spade(generator, tiny_networks()[1], streets, 2, recipe=PAIRS)
+    pair = replace(PAIRS, pictures=2)
+    history = train_spade(generator, tiny_networks()[1], streets, pair)
     assert list(history) == ["adversarial", "matching", "discriminator"]
     with pytest.raises(ValueError, match="z_dim is None, the encoder's 3: expected the same"):
         VariationalGenerator(generator, tiny_networks()[2])
     with pytest.raises(ValueError, match="z_dim is 3, the encoder's None"):
-        train_spade(*tiny_networks()[:2], streets, 2)
+        train_spade(*tiny_networks()[:2], streets, pair)
 
 
 def test_a_weight_of_style_needs_an_encoder_and_a_classifier_of_these_scenes(streets):
-    recipe = Recipe(batch_size=2, weights=LossWeights(style=1))
+    recipe = Recipe(batch_size=2, style_weight=1)
     classifier = StyleClassifier([["A", "B"]], z_dim=3)
     with pytest.raises(ValueError, match="Style has a weight of 1: expected .* a classifier"):
         train(tiny_networks(), streets, 2, recipe)
@@ -395,10 +411,11 @@ def test_each_network_learns_its_own_side(streets, learner):
         for part, rate in zip((network, discriminator), rates, strict=True)
     )
     batch = training_batch(streets, 0, 2, 0, 3)
-    step = training.AdversarialStep(
-        network, discriminator, optimizers, None, training.Accelerator()
-    )
-    losses = [step(batch) for _ in range(12)]
+    given = {"optimizers": optimizers, "accelerator": make_accelerator()}
+    losses = [
+        adversarial_step(*batch, network=network, discriminator=discriminator, **given)
+        for _ in range(12)
+    ]
     first, last = losses[0], losses[-1]
     if learner == "generator":
         assert last["matching"] < 0.75 * first["matching"]
@@ -412,16 +429,16 @@ def test_each_network_learns_its_own_side(streets, learner):
 def test_the_rates_fall_to_zero_over_the_second_half(streets, monkeypatch, schedule):
     rates = []
 
-    def record(step, batch):
-        rates.append([optimizer.param_groups[0]["lr"] for optimizer in step.optimizers])
+    def record(*batch, optimizers, **given):
+        rates.append([optimizer.param_groups[0]["lr"] for optimizer in optimizers])
         return {"adversarial": torch.zeros(())}
 
-    monkeypatch.setattr(training.AdversarialStep, "__call__", record)
+    monkeypatch.setattr(training, "adversarial_step", record)
     train(tiny_networks(), streets, 4, Recipe(batch_size=1, schedule=schedule))
     last = {"linear": 0.5, "constant": 1}[schedule]
     assert [x for x, _ in rates] == pytest.approx([1e-4, 1e-4, 1e-4, last * 1e-4])
     assert [x for _, x in rates] == pytest.approx([4e-4, 4e-4, 4e-4, last * 4e-4])
-    with pytest.raises(ValueError, match="no schedule 'cosine': expected linear, constant"):
+    with pytest.raises(ValueError, match="schedule is 'cosine': expected one of linear, constant"):
         Recipe(schedule="cosine")
 
 
@@ -441,12 +458,12 @@ def test_the_networks_end_as_the_running_mean(streets, tmp_path):
 
 def test_the_running_mean_by_hand():
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1, bias=False), torch.nn.BatchNorm2d(1))
-    averaged = training.AveragedModel(network, use_buffers=True)
+    averaged = RunningMean(network, keep=0.3)
     values = [1.0, 2.0, 4.0]
     for value in values:
         torch.nn.init.constant_(network[0].weight, value)
         network[1].num_batches_tracked += 1
-        training.update_mean(averaged, network, 0.3)
+        averaged.update_parameters(network)
     # The first counts as it is; then 2/11 of the old one is kept, then 3/12.
     second = 2 / 11 * 1 + 9 / 11 * 2
     expected = 3 / 12 * second + 9 / 12 * 4
@@ -456,11 +473,11 @@ def test_the_running_mean_by_hand():
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(streets, tmp_path, monkeypatch, capsys):
-    recipe = Recipe(batch_size=2, weights=LossWeights(style=1), head_start=8)
+    recipe = Recipe(batch_size=2, style_weight=1, head_start=8)
     classes, _ = style_labels(streets)
 
     def trained(networks, recipe=recipe, folder=tmp_path / "run", save_every=2, **settings):
-        settings |= {"folder": folder, "save_every": save_every}
+        recipe, settings["folder"] = replace(recipe, save_every=save_every), folder
         classifier = StyleClassifier(classes, z_dim=3)
         settings |= {"classifier": classifier, "precision": "bf16"}
         return train(networks, streets, 8, recipe, **settings)
@@ -489,7 +506,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(streets, tmp_path, monkeyp
     with pytest.raises(
         ValueError, match=r"last\.pt is the checkpoint of another training, with kl"
     ):
-        trained(tiny_networks(), replace(recipe, weights=LossWeights(kl=1, style=1)))
+        trained(tiny_networks(), replace(recipe, kl_weight=1))
     network = SegmentationNet("resnet18")
     for perceptual, message in (
         (PerceptualLoss.of_segmentation(network, texture=5.0), "texture_weight 0; .* 5.0"),
@@ -511,7 +528,7 @@ def test_a_loss_that_is_no_number(streets, tmp_path, monkeypatch):
     diverging(step=4)
     message = r"The matching loss is nan in step 4: .*last\.pt holds the last good checkpoint"
     with pytest.raises(FloatingPointError, match=message):
-        train(tiny_networks(), streets, 8, PAIRS, folder=tmp_path, save_every=4)
+        train(tiny_networks(), streets, 8, replace(PAIRS, save_every=4), folder=tmp_path)
     kept = torch.load(tmp_path / "last.pt", weights_only=True)
     assert len(kept["record"]["matching"]) == 2
     assert all(x.isfinite().all() for x in kept["network"].values())
@@ -524,8 +541,7 @@ def test_two_processes_learn_what_one_does(in_two_processes, tmp_path, monkeypat
     line = "-m spade.training --size 64x64 --scenes 8 --ngf 2 --ndf 2 --hidden 4 --z-dim 4"
     line += " --encoder-ngf 2 --pictures 8 --batch-size 4 --learning-rate 1e-3"
     line += f" --cache {tmp_path / 'cache'} --out"
-    monkeypatch.setattr(sys, "argv", [*line.split()[1:], str(tmp_path / "one")])
-    training.main()
+    stages.main([*line.split()[2:], str(tmp_path / "one")])
     in_two_processes(*line.split(), str(tmp_path / "two"))
     one, two = (
         spade.load_generator(tmp_path / name / "generator.safetensors") for name in ("one", "two")
@@ -573,7 +589,7 @@ def test_starting_from_files_of_weights(streets, tmp_path):
 def test_starting_from_a_run_takes_its_classifier_over(streets, tmp_path):
     classes, _ = style_labels(streets)
     classifier = StyleClassifier(classes, z_dim=3)
-    recipe = Recipe(batch_size=2, weights=LossWeights(style=1), head_start=8)
+    recipe = Recipe(batch_size=2, style_weight=1, head_start=8)
     train(tiny_networks(), streets, 4, recipe, classifier=classifier, folder=tmp_path)
     generator, discriminator, encoder = tiny_networks(seed=1)
     begun = StyleClassifier(classes, z_dim=3)
@@ -704,82 +720,3 @@ def test_preview(streets, tmp_path):
     save_preview(generator, streets[:3], tmp_path / "without.png")
     assert read_image(tmp_path / "without.png").shape == (3, 3 * 64, 3 * 64)
     assert torch.equal(picture[:, 64:128, :64], streets[1].image_u8)
-
-
-# ------------------------------------------------------------------------------ from a shell
-
-
-def test_every_option_of_the_command_arrives(segmenter, tmp_path, monkeypatch):
-    monkeypatch.setattr(scenes_module, "TOY_COUNTS", {"train": 4, "val": 2, "test": 1})
-    save_segmentation(segmenter, tmp_path / "s.safetensors")
-    given = {}
-
-    def record(*arguments, **options):
-        names = "generator discriminator scenes pictures encoder perceptual recipe classifier"
-        names += " precision folder save_every"
-        given.update(zip(names.split(), arguments, strict=True), **options)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(training, "train_spade", record)
-    line = "training --size 128x64 --scenes 3 --ngf 2 --hidden 4 --max-channels 8 --z-dim 5 --ndf 3"
-    line += " --upsampling normal --encoder-ngf 2 --pictures 9 --batch-size 3 --learning-rate 0.5"
-    line += " --schedule constant --matching-weight 2 --perceptual-weight 3 --kl-weight 4"
-    line += " --style-weight 6 --head-start 12 --precision bf16 --texture-weight 7 --seed 8"
-    line += " --save-every 10"
-    line += f" --perceptual {tmp_path / 's.safetensors'} --cache {tmp_path / 'cache'}"
-    line += f" --out {tmp_path / 'out'} "
-    for option in ("--grain", "--styled-layers"):
-        monkeypatch.setattr(sys, "argv", (line + option).split())
-        with pytest.raises(KeyboardInterrupt):
-            training.main()
-        settings = given["generator"].settings
-        assert (settings["grain"], settings["styled_layers"]) == (
-            option == "--grain",
-            option == "--styled-layers",
-        )
-    expected = {"ngf": 2, "hidden": 4, "max_channels": 8, "z_dim": 5, "upsampling": "normal"}
-    assert settings | expected == settings and settings["size"] == (128, 64)
-    assert given["encoder"].settings == {"ngf": 2, "z_dim": 5}
-    assert given["discriminator"].discriminator_0.model0[0].out_channels == 3
-    assert len(given["scenes"]) == 3 and given["pictures"] == 9 and given["precision"] == "bf16"
-    assert given["perceptual"].texture == 7 and given["folder"] == tmp_path / "out"
-    assert given["classifier"] is not None and given["save_every"] == 10
-    assert given["recipe"] == Recipe(3, 0.5, "constant", LossWeights(2, 3, 4, 6), 12, seed=8)
-
-
-def test_a_recipes_head_start_comes_before_the_training(streets, monkeypatch):
-    started = []
-    monkeypatch.setattr(training, "give_head_start", lambda *given: started.append(given))
-    classes, _ = style_labels(streets)
-    recipe = replace(PAIRS, head_start=4, weights=LossWeights(style=1))
-    train(tiny_networks(), streets, 2, recipe, classifier=StyleClassifier(classes, z_dim=3))
-    ((_, _, scenes, _, given),) = started
-    assert len(scenes) == len(streets) and given is recipe
-
-
-def test_the_command(segmenter, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(scenes_module, "TOY_COUNTS", {"train": 4, "val": 2, "test": 1})
-    save_segmentation(segmenter, tmp_path / "segmentation.safetensors")
-
-    def run(*arguments):
-        line = "training --ngf 2 --ndf 2 --hidden 4 --z-dim 4 --encoder-ngf 2"
-        line += f" --cache {tmp_path / 'cache'} --batch-size 2"
-        monkeypatch.setattr(sys, "argv", [*line.split(), *map(str, arguments)])
-        training.main()
-
-    first = ("--size", "64x64", "--upsampling", "normal", "--pictures", 2)
-    perceptual = ("--perceptual", tmp_path / "segmentation.safetensors", "--texture-weight", 2)
-    run(*first, "--out", tmp_path / "one", *perceptual)
-    assert "perceptual" in capsys.readouterr().out
-    one = spade.load_generator(tmp_path / "one" / "generator.safetensors")
-    assert one.size == (64, 64) and one.settings["hidden"] == 4 and one.styles
-    assert spade.load_encoder(tmp_path / "one" / "encoder.safetensors").settings["z_dim"] == 4
-    # It goes on at twice the size; nothing is learnt from no pictures, so the weights are the same.
-    start = tmp_path / "one" / "last.pt"
-    run("--size", "128x128", "--out", tmp_path / "two", "--start", start, "--pictures", 0)
-    two = spade.load_generator(tmp_path / "two" / "generator.safetensors")
-    assert two.size == (128, 128) and two.upsampling == "more"
-    current = torch.load(start, weights_only=True)["network"]
-    assert torch.equal(two.conv_img.bias, current["generator.conv_img.bias"])
-    run(*first, "--out", tmp_path / "three", "--z-dim", 0)
-    assert sorted(x.name for x in (tmp_path / "three").iterdir())[0] == "generator.safetensors"

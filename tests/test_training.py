@@ -1,33 +1,29 @@
 """The training loop: it learns, it can be interrupted, and it leaves things as it found them."""
 
 import math
-import multiprocessing
-import os
-import random
 import shutil
-import sys
-import time
 from collections import namedtuple
-from pathlib import Path
 
 import pytest
 import torch
+from killed import killed_and_resumed
 
-from utils import scenes, training
-from utils.augmentation import Augmentation
+from utils import stages, training
 from utils.engine import make_accelerator
 from utils.engine import precision as modes
+from utils.engine.run import LossLog, Run
 from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet, load_segmentation
 from utils.training import (
     HISTORY_KEYS,
-    TrainingStep,
+    Recipe,
     balanced_weights,
     epoch_batches,
+    epoch_steps,
     evaluate,
     pixel_loss,
+    segmentation_step,
     train,
-    train_one_epoch,
     training_batch,
 )
 
@@ -49,6 +45,9 @@ class Drawn:
     def __len__(self):
         return len(self.image_u8)
 
+    def to(self, device):
+        return self
+
     def batch(self, indices):
         indices = torch.as_tensor(indices)
         return self.image_u8[indices], self.label_ids[indices]
@@ -62,6 +61,14 @@ class Drawn:
 def a_network(seed=0, backbone="resnet18", **settings):
     torch.manual_seed(seed)
     return SegmentationNet(backbone, **settings)
+
+
+def trained(
+    network, train_scenes, val_scenes, folder=None, precision="fp32", class_weights=None, **options
+):
+    """train() with the recipe's options by name."""
+    recipe = Recipe(**options)
+    return train(network, train_scenes, val_scenes, recipe, folder, precision, class_weights)
 
 
 def same_weights(one, other):
@@ -93,7 +100,7 @@ def test_fewer_scenes_than_a_batch(streets):
     with pytest.raises(ValueError, match="There are 3 scenes, fewer than a batch of 4: take more"):
         epoch_batches(3, 4, 0, 0)
     with pytest.raises(ValueError, match="There are 6 scenes, fewer than a batch of 32"):
-        train(a_network(), streets, streets, epochs=1)
+        trained(a_network(), streets, streets, epochs=1)
 
 
 # ------------------------------------------------------------------------------ learning
@@ -103,7 +110,7 @@ def test_four_scenes_are_learnt_by_heart(streets):
     four = streets.first(4)
     network = a_network(backbone="resnet34")
     before, untrained = evaluate(network, four)
-    history = train(network, four, four.first(1), epochs=10, batch_size=4, learning_rate=1e-3)
+    history = trained(network, four, four.first(1), epochs=10, batch_size=4, learning_rate=1e-3)
     after, result = evaluate(network, four)
     assert 2 < history["train_loss"][0] < 6  # about log(34), that of a blind guess
     assert history["train_loss"][-1] < 0.4 * history["train_loss"][0]
@@ -112,7 +119,7 @@ def test_four_scenes_are_learnt_by_heart(streets):
 
 def test_the_history(streets, capsys):
     network = a_network()
-    history = train(network, streets.first(2), streets, epochs=2, batch_size=2)
+    history = trained(network, streets.first(2), streets, epochs=2, batch_size=2)
     assert tuple(history) == HISTORY_KEYS
     assert all(len(figures) == 2 for figures in history.values())
     assert history["scenes"] == ["toy 64x32"] * 2
@@ -122,6 +129,17 @@ def test_the_history(streets, capsys):
     assert history["val_loss"][1] == pytest.approx(loss, rel=1e-4)
     assert history["val_accuracy"][1] == pytest.approx(result.accuracy, abs=0.01)
     assert capsys.readouterr().out.count("mIoU") == 2
+
+
+def an_epoch(network, scenes, recipe):
+    """The losses of an epoch's steps with a learning rate of zero."""
+    accelerator = make_accelerator()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    losses = LossLog(accelerator, Run(None, {}))
+    return [
+        segmentation_step(network, optimizer, accelerator, None, *batch).item()
+        for _, *batch in epoch_steps(scenes, recipe, 0, accelerator, losses)
+    ]
 
 
 def test_an_epoch_sees_every_scene_in_both_directions():
@@ -138,21 +156,19 @@ def test_an_epoch_sees_every_scene_in_both_directions():
             return self.bias[:, None, None].expand(len(image_u8), 34, *image_u8.shape[2:])
 
     class Ramp(Drawn):
+        size = (34, 3)
+
         def __init__(self, count):
             columns = torch.arange(34, dtype=torch.uint8)
             self.label_ids = columns.expand(count, 3, 34).contiguous()
             self.image_u8 = columns.expand(count, 3, 3, 34).contiguous()
 
     network = Recorder()
-    accelerator = make_accelerator()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
-    batches = epoch_batches(40, 8, 0, 0)
-    augment = Augmentation((34, 3))
-    step = TrainingStep(network, optimizer, accelerator)
-    loss = train_one_epoch(step, Ramp(40), batches, [0.0] * 5, augment, 0)
-    assert loss == pytest.approx(torch.tensor(34.0).log().item())  # all labels equally likely
+    losses = an_epoch(network, Ramp(40), Recipe(epochs=1, batch_size=8))
+    expected = [torch.tensor(34.0).log().item()] * 5  # all labels equally likely
+    assert losses == pytest.approx(expected)
     first = torch.cat(network.seen)[:, 0, 0, 0]
-    assert network.training and set(first.tolist()) == {0, 33}
+    assert set(first.tolist()) == {0, 33}
     assert 10 < (first == 33).sum() < 30  # about half of them
 
 
@@ -170,14 +186,8 @@ def test_maps_are_mirrored_with_their_photos(streets, monkeypatch):
 
     four = streets.first(4)
     four.image_u8 = four.label_ids[:, None].repeat(1, 3, 1, 1)
-    network = Reader()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
-    batches = epoch_batches(4, 2, 0, 0) * 4
-    augment = Augmentation(four.size)
-    rates = [0.0] * len(batches)
-    step = TrainingStep(network, optimizer, make_accelerator())
-    loss = train_one_epoch(step, four, batches, rates, augment, 0)
-    assert loss == pytest.approx(0, abs=1e-6)
+    losses = [an_epoch(Reader(), four, Recipe(batch_size=2, seed=seed)) for seed in range(4)]
+    assert sum(losses, []) == pytest.approx([0] * 8, abs=1e-6)
 
 
 # ------------------------------------------------------------------------------ evaluation
@@ -226,12 +236,11 @@ def test_balanced_weights(streets):
 def test_a_part_of_a_batch_is_what_it_is_in_the_whole(streets):
     """However many processes share a batch, each scene is changed in the same way."""
     Process = namedtuple("Process", "process_index num_processes device")
-    augment = Augmentation(streets.size, scale=(0.5, 1), color=0.2)
-    arguments = (augment, 0.5)
+    recipe = Recipe(scale=0.5, color=0.2, half_size=0.5)
     for seed in range(4):
         whole, first, second = (
             training_batch(
-                streets, torch.arange(6), Process(*share, torch.device("cpu")), *arguments, seed
+                streets, torch.arange(6), Process(*share, torch.device("cpu")), recipe, seed
             )
             for share in ((0, 1), (0, 2), (1, 2))
         )
@@ -242,10 +251,10 @@ def test_a_part_of_a_batch_is_what_it_is_in_the_whole(streets):
 
 def test_half_size_batches(streets):
     Process = namedtuple("Process", "process_index num_processes device")
-    alone, augment = Process(0, 1, torch.device("cpu")), Augmentation(streets.size, flip=0)
+    alone, recipe = Process(0, 1, torch.device("cpu")), Recipe(half_size=0.5)
     shapes = []
     for seed in range(40):
-        image_u8, label_ids = training_batch(streets, torch.arange(2), alone, augment, 0.5, seed)
+        image_u8, label_ids = training_batch(streets, torch.arange(2), alone, recipe, seed)
         assert image_u8.shape[-2:] == label_ids.shape[-2:] and image_u8.dtype == torch.uint8
         shapes.append(tuple(label_ids.shape[-2:]))
     assert set(shapes) == {(32, 64), (16, 32)} and 10 < shapes.count((16, 32)) < 30
@@ -255,8 +264,8 @@ def test_half_size_batches(streets):
 def test_options_are_used_and_leave_nothing_behind(streets, settings):
     plain, other = a_network(), a_network()
     few = {"epochs": 2, "batch_size": 3}
-    expected = train(plain, streets, streets.first(2), **few)
-    history = train(other, streets, streets.first(2), **few, **settings)
+    expected = trained(plain, streets, streets.first(2), **few)
+    history = trained(other, streets, streets.first(2), **few, **settings)
     assert history["train_loss"] == pytest.approx(expected["train_loss"], rel=0.05)
     assert history["train_loss"] != expected["train_loss"]
     assert other.head.scores[0].weight.dtype == torch.float32
@@ -269,7 +278,7 @@ def test_a_frozen_backbone_keeps_its_bits_and_the_head_learns(streets):
     network = a_network()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     network.freeze_backbone()
-    train(network, streets, streets.first(2), epochs=1, batch_size=3, learning_rate=1e-2)
+    trained(network, streets, streets.first(2), epochs=1, batch_size=3, learning_rate=1e-2)
     same = {key: torch.equal(value, before[key]) for key, value in network.state_dict().items()}
     backbone = {key for key in same if key.startswith("encoder.")}
     assert {key for key in same if same[key]} == backbone
@@ -317,9 +326,20 @@ def test_an_old_gpu_trains_in_float16(is_there, is_new, precision, monkeypatch, 
 
 def test_unknown_options(streets):
     with pytest.raises(ValueError, match="precision is 'half': expected fp32, bf16, fp16"):
-        train(a_network(), streets, streets, precision="half")
-    with pytest.raises(ValueError, match="no schedule 'step': expected constant, cosine"):
-        train(a_network(), streets, streets, schedule="step")
+        trained(a_network(), streets, streets, precision="half")
+    with pytest.raises(ValueError, match="schedule is 'step': expected one of constant, cosine"):
+        trained(a_network(), streets, streets, schedule="step")
+
+
+def test_class_weights_and_half_sizes_reach_the_training(streets):
+    one = {"epochs": 1, "batch_size": 2}
+    plain, weighted = (
+        trained(a_network(), streets, streets.first(2), **one, class_weights=weights)["train_loss"]
+        for weights in (None, torch.eye(34)[7])
+    )
+    assert weighted[0] < 0.9 * plain[0], "all pixels count, but only the road's cost anything"
+    with pytest.raises(ValueError, match=r"shape \(2, 3, 16, 32\)"):
+        trained(a_network(), streets, streets.first(2), **one, half_size=1.0)
 
 
 # ------------------------------------------------------------------------------ interruption
@@ -330,7 +350,7 @@ FEW = {"epochs": 3, "batch_size": 2, "learning_rate": 1e-3}
 
 def test_interrupted_and_resumed_equals_uninterrupted(streets, tmp_path, monkeypatch):
     whole = a_network()
-    expected = train(whole, streets, streets.first(2), **FEW)
+    expected = trained(whole, streets, streets.first(2), **FEW)
 
     first, calls = a_network(), []
 
@@ -342,7 +362,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(streets, tmp_path, monkeyp
 
     monkeypatch.setattr(training, "evaluate", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(first, streets, streets.first(2), folder=tmp_path / "run", **FEW)
+        trained(first, streets, streets.first(2), folder=tmp_path / "run", **FEW)
     monkeypatch.setattr(training, "evaluate", evaluate)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "best.safetensors",
@@ -350,14 +370,14 @@ def test_interrupted_and_resumed_equals_uninterrupted(streets, tmp_path, monkeyp
     ]
 
     resumed = a_network(seed=1)  # its own weights do not matter
-    history = train(resumed, streets, streets.first(2), folder=tmp_path / "run", **FEW)
+    history = trained(resumed, streets, streets.first(2), folder=tmp_path / "run", **FEW)
     for key in HISTORY_KEYS[:-1]:  # all but the seconds
         assert history[key] == expected[key], key
     assert same_weights(resumed, whole)
 
     # A run that is complete has nothing left to do.
     again = a_network(seed=2)
-    assert train(again, streets, streets, folder=tmp_path / "run", **FEW) == history
+    assert trained(again, streets, streets, folder=tmp_path / "run", **FEW) == history
     assert same_weights(again, whole)
 
 
@@ -368,7 +388,7 @@ def test_an_interrupted_network_computes_in_float32_again(streets, monkeypatch):
     monkeypatch.setattr(training, "evaluate", interrupted)
     network = a_network()
     with pytest.raises(KeyboardInterrupt):
-        train(network, streets, streets.first(2), **FEW | {"precision": "bf16"})
+        trained(network, streets, streets.first(2), **FEW | {"precision": "bf16"})
     assert not hasattr(network, "_original_forward"), "as accelerate keeps what it replaces"
     same = a_network()
     same.load_state_dict(network.state_dict())
@@ -378,14 +398,10 @@ def test_an_interrupted_network_computes_in_float32_again(streets, monkeypatch):
     torch.testing.assert_close(*scores, atol=1e-4, rtol=1e-4)
 
 
-# A server that has imported what is needed, and not yet computed anything, forks the processes.
-SERVER = multiprocessing.get_context("forkserver")
-
-
 def train_in(folder):
     torch.set_num_threads(1)
     streets = Drawn(open_scenes("toy", "train", size=(64, 32))[:6])
-    train(a_network(), streets, streets.first(2), folder=folder, **FEW)
+    trained(a_network(), streets, streets.first(2), folder=folder, **FEW)
 
 
 def the_end(folder):
@@ -405,32 +421,14 @@ def equal(one, other):
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path):
-    """COURSE_KILLS=10 for more of them."""
-    SERVER.set_forkserver_preload(["utils.training"])
-
-    def run(folder, seconds=None, target=train_in):
-        process = SERVER.Process(target=target, args=(folder,))
-        process.start()
-        process.join(seconds)
-        process.kill()
-        process.join()
-
-    run(tmp_path / "warm", target=Path)  # does nothing, but starts the server
-    start = time.monotonic()
-    run(tmp_path / "whole")
-    seconds = time.monotonic() - start
-    expected, moments = the_end(tmp_path / "whole"), random.Random(0)
-    for number in range(int(os.environ.get("COURSE_KILLS", "2"))):
-        folder = tmp_path / f"killed{number}"
-        run(folder, moments.uniform(0.2, 0.95) * seconds)
-        run(folder)
+    whole, others = killed_and_resumed(train_in, tmp_path)
+    expected = the_end(whole)
+    best, _ = load_segmentation(whole / "best.safetensors")
+    for folder in others:
         assert equal(the_end(folder), expected)
         names = {path.name for path in folder.iterdir() if not path.name.endswith(".part")}
         assert names == {"best.safetensors", "last.pt"}
-        best, whole = (
-            load_segmentation(x / "best.safetensors")[0] for x in (folder, tmp_path / "whole")
-        )
-        assert same_weights(best, whole)
+        assert same_weights(load_segmentation(folder / "best.safetensors")[0], best)
 
 
 def test_the_best_network_is_kept(streets, tmp_path, monkeypatch):
@@ -441,7 +439,7 @@ def test_the_best_network_is_kept(streets, tmp_path, monkeypatch):
         return loss, type(result)(next(scores), result.accuracy, 0.0, {})
 
     monkeypatch.setattr(training, "evaluate", rated)
-    train(a_network(), streets, streets.first(2), folder=tmp_path, **FEW)
+    trained(a_network(), streets, streets.first(2), folder=tmp_path, **FEW)
     _, history = load_segmentation(tmp_path / "best.safetensors")
     assert history["val_miou"] == [0.2, 0.6]
 
@@ -457,13 +455,13 @@ def test_a_loss_that_is_no_number(streets, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "evaluate", lambda network, *_: evaluate_plainly(network))
     with pytest.raises(
         FloatingPointError,
-        match=r"loss is nan in step 3 of epoch 2: .*last\.pt holds the epoch bef",
+        match=r"training loss is nan in step 3 of epoch 2: .*last\.pt holds the last good check",
     ):
-        train(a_network(), streets, streets.first(2), folder=tmp_path, **FEW)
+        trained(a_network(), streets, streets.first(2), folder=tmp_path, **FEW)
     assert len(the_end(tmp_path)["record"]["train_loss"]) == 1
     calls[:] = [1] * 5
     with pytest.raises(FloatingPointError, match="step 1 of epoch 1: .*nothing was kept"):
-        train(a_network(), streets, streets.first(2), **FEW)
+        trained(a_network(), streets, streets.first(2), **FEW)
 
 
 def evaluate_plainly(network):
@@ -473,38 +471,37 @@ def evaluate_plainly(network):
 
 def test_the_checkpoint_of_another_training(streets, tmp_path):
     arguments = {"folder": tmp_path, "batch_size": 2, "epochs": 1}
-    train(a_network(), streets, streets.first(2), **arguments)
+    trained(a_network(), streets, streets.first(2), **arguments)
     before = (tmp_path / "last.pt").read_bytes()
     message = r"last\.pt is the checkpoint of another training, with {}; this one has {}: delete"
     with pytest.raises(ValueError, match=message.format("backbone resnet18", "backbone resnet34")):
-        train(a_network(backbone="resnet34"), streets, streets.first(2), **arguments)
+        trained(a_network(backbone="resnet34"), streets, streets.first(2), **arguments)
     with pytest.raises(ValueError, match=message.format("head fcn", "head unet")):
-        train(a_network(head="unet"), streets, streets.first(2), **arguments)
+        trained(a_network(head="unet"), streets, streets.first(2), **arguments)
     with pytest.raises(ValueError, match=message.format("seed 0", "seed 1")):
-        train(a_network(), streets, streets.first(2), seed=1, **arguments)
-    cropped = Augmentation(streets.size, scale=(0.5, 1))
+        trained(a_network(), streets, streets.first(2), seed=1, **arguments)
     was, now = "augmentation None", r"augmentation flip 0.5, scale 0.5\.\.1, color 0.0"
     with pytest.raises(ValueError, match=message.format(was, now)):
-        train(a_network(), streets, streets.first(2), augment=cropped, **arguments)
+        trained(a_network(), streets, streets.first(2), scale=0.5, **arguments)
     was, now = "class_weights None", r"class_weights with checksum \w{8}"
     with pytest.raises(ValueError, match=message.format(was, now)):
-        train(a_network(), streets, streets.first(2), class_weights=torch.ones(34), **arguments)
+        trained(a_network(), streets, streets.first(2), class_weights=torch.ones(34), **arguments)
     assert (tmp_path / "last.pt").read_bytes() == before
     # With a constant rate, more epochs only go on.
-    history = train(a_network(), streets, streets.first(2), **arguments | {"epochs": 2})
+    history = trained(a_network(), streets, streets.first(2), **arguments | {"epochs": 2})
     assert len(history["val_loss"]) == 2
 
 
 def test_no_room_for_the_checkpoint(streets, tmp_path, monkeypatch):
     arguments = {"folder": tmp_path, "batch_size": 2}
-    train(a_network(), streets, streets.first(2), epochs=1, **arguments)
+    trained(a_network(), streets, streets.first(2), epochs=1, **arguments)
     before = (tmp_path / "last.pt").read_bytes()
     usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(
         OSError, match=r"1\.0 MB are free, but 1\d\d\.\d MB more are needed: make room"
     ):
-        train(a_network(), streets, streets.first(2), epochs=2, **arguments)
+        trained(a_network(), streets, streets.first(2), epochs=2, **arguments)
     assert (tmp_path / "last.pt").read_bytes() == before
 
 
@@ -514,8 +511,7 @@ def test_no_room_for_the_checkpoint(streets, tmp_path, monkeypatch):
 def test_two_processes_learn_what_one_does(in_two_processes, tmp_path, monkeypatch):
     line = "-m utils.training --size 64x32 --scenes 8 --val-scenes 3 --backbone resnet18 --epochs 2"
     line += f" --batch-size 4 --learning-rate 1e-3 --scale 0.5 --cache {tmp_path / 'cache'} --out"
-    monkeypatch.setattr(sys, "argv", [*line.split()[1:], str(tmp_path / "one")])
-    training.main()
+    stages.main([*line.split()[2:], str(tmp_path / "one")])
     printed = in_two_processes(*line.split(), str(tmp_path / "two"))
     assert printed.count("epoch 1:") == 1  # and not once a process
     one, two = (
@@ -524,94 +520,3 @@ def test_two_processes_learn_what_one_does(in_two_processes, tmp_path, monkeypat
     )
     for key in ("train_loss", "val_loss", "val_miou", "val_accuracy"):
         assert two[key] == pytest.approx(one[key], abs=1e-3), key
-
-
-# ------------------------------------------------------------------------------ from a shell
-
-
-def test_every_option_of_the_command_arrives(tmp_path, monkeypatch):
-    monkeypatch.setattr(scenes, "TOY_COUNTS", {"train": 4, "val": 2, "test": 1})
-    given = {}
-
-    def record(network, train_scenes, val_scenes, **options):
-        given.update(options, network=network, counts=(len(train_scenes), len(val_scenes)))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(training, "train", record)
-    line = (
-        "training --size 64x32 --scenes 3 --val-scenes 1 --backbone resnet18 --head unet --seed 5"
-    )
-    line += " --freeze-backbone --epochs 7 --batch-size 2 --learning-rate 0.5 --schedule cosine"
-    line += " --precision bf16 --scale 0.25 --color 0.125 --half-size 0.75 --balanced"
-    line += f" --ignore-unlabeled --cache {tmp_path / 'cache'} --out {tmp_path / 'out'}"
-    monkeypatch.setattr(sys, "argv", line.split())
-    with pytest.raises(KeyboardInterrupt):
-        training.main()
-    network, weights = given.pop("network"), given.pop("class_weights")
-    assert network.settings["head"] == "unet" and network.is_frozen
-    assert weights[0] == 0 and weights[7] < weights[17], "road is common, poles are rare"
-    assert given.pop("augment").settings == "flip 0.5, scale 0.25..1, color 0.125"
-    assert given == {
-        "counts": (3, 1), "epochs": 7, "batch_size": 2, "learning_rate": 0.5,
-        "schedule": "cosine", "folder": tmp_path / "out", "seed": 5, "half_size": 0.75,
-        "precision": "bf16",
-    }  # fmt: skip
-
-
-def test_class_weights_and_half_sizes_reach_the_training(streets):
-    one = {"epochs": 1, "batch_size": 2}
-    plain, weighted = (
-        train(a_network(), streets, streets.first(2), **one, class_weights=weights)["train_loss"]
-        for weights in (None, torch.eye(34)[7])
-    )
-    assert weighted[0] < 0.9 * plain[0], "all pixels count, but only the road's cost anything"
-    with pytest.raises(ValueError, match=r"shape \(2, 3, 16, 32\)"):
-        train(a_network(), streets, streets.first(2), **one, half_size=1.0)
-
-
-def test_the_command(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(scenes, "TOY_COUNTS", {"train": 4, "val": 2, "test": 1})
-
-    def run(*arguments):
-        line = "training --size 64x32 --backbone resnet18 --epochs 1 --batch-size 2"
-        line += f" --cache {tmp_path / 'cache'}"
-        monkeypatch.setattr(sys, "argv", [*line.split(), *arguments])
-        training.main()
-
-    run("--out", str(tmp_path / "one"), "--finest-stride", "32", "--learning-rate", "0")
-    start = tmp_path / "one" / "segmentation.safetensors"
-    assert f"wrote {start}" in capsys.readouterr().out
-    network, history = load_segmentation(start)
-    assert network.settings["finest_stride"] == 32 and len(history["val_miou"]) == 1
-    run(
-        "--out",
-        str(tmp_path / "two"),
-        "--start",
-        str(start),
-        "--scenes",
-        "2",
-        "--learning-rate",
-        "0",
-    )
-    other, joined = load_segmentation(tmp_path / "two" / "segmentation.safetensors")
-    assert other.settings == network.settings  # which come with the weights
-    weights = [x.head.scores[0].weight for x in (other, network)]
-    torch.testing.assert_close(*weights, atol=1e-5, rtol=0)
-    with pytest.raises(ValueError, match="has finest_stride 32: leave --finest-stride 2 out"):
-        run("--out", str(tmp_path / "no"), "--start", str(start), "--finest-stride", "2")
-    assert joined["scenes"] == ["toy 64x32"] * 2  # what the start went through comes first
-    assert joined["train_loss"][0] == history["train_loss"][0] != joined["train_loss"][1]
-    run(
-        "--out",
-        str(tmp_path / "three"),
-        "--start",
-        str(start),
-        "--head",
-        "unet",
-        "--learning-rate",
-        "0",
-    )
-    unet, own = load_segmentation(tmp_path / "three" / "segmentation.safetensors")
-    assert unet.settings["head"] == "unet" and len(own["val_miou"]) == 1  # a history of its own
-    weights = [x.encoder.conv1.weight for x in (unet, network)]
-    torch.testing.assert_close(*weights, atol=1e-5, rtol=0)

@@ -7,12 +7,12 @@ From a shell, where the same command goes on after an interruption:
     python -m utils.photo_folder PHOTOS --out DIR
 
 In the output folder, each photo has one file under its own name in each of FOLDERS, and a line in
-results.jsonl as soon as all of these are on the disk.  Whoever comes next does what has no line.
+results.jsonl as soon as all of these are on the disk.  The next call does the photos without one.
 """
 
 import argparse
+import hashlib
 import html
-import json
 import os
 import statistics
 import sys
@@ -28,10 +28,11 @@ import torch
 from torch import Tensor
 
 from utils.commands import exit_status
+from utils.engine import Run
 from utils.files import usable_cores, write_atomically
 from utils.images import ImageWriter, read_photo
 from utils.labels import BENCHMARK_IDS, COLORS, NAMES, label_ids_to_colors
-from utils.pipeline import PHOTO_STYLE, Pipeline, agreement, load_pipeline
+from utils.pipeline import MEAN_STYLE, PHOTO_STYLE, Pipeline, agreement, load_pipeline
 from utils.progress import progress
 from utils.scenes import file_identity, open_photos
 
@@ -45,7 +46,7 @@ FOLDERS = {
     "second_label_ids": "the same map as label ids",
 }
 SHOWN = ("photos", "maps", "generated", "second_maps")  # on the page; a map's ids are all but black
-RESULTS, PAGE = "results.jsonl", "index.html"
+PAGE = "index.html"
 PAGE_SECONDS = 10  # between two versions of the page while the work goes on
 
 
@@ -124,7 +125,8 @@ def run_folder(
     paths = opened.paths
     if out.resolve() in paths[0].resolve().parents:
         raise ValueError(f"The photos lie in {out}, the folder to write to: choose another one.")
-    records = _open_results(out, pipeline.settings())
+    run = Run(out, settings_of(pipeline))
+    records = _open_results(run)
     todo = [path for path in paths if not _is_done(records.get(path.name), path, out)]
     new, start = 0, time.perf_counter()
     unreadable = {
@@ -137,8 +139,7 @@ def run_folder(
     try:
         for batch in _batches(todo, size, batch_size, unreadable):
             done = _run_batch(pipeline, batch, out, records)
-            with open(out / RESULTS, "a", encoding="utf-8") as file:
-                file.write("".join(json.dumps(asdict(record)) + "\n" for record in done))
+            run.add_items(asdict(record) for record in done)
             records |= {record.photo: record for record in done}
             new += len(done)
             bar.update(len(done))
@@ -155,37 +156,41 @@ def run_folder(
 # ----------------------------------------------------------------------------- what is done already
 
 
-def _open_results(out: Path, settings: dict[str, str]) -> dict[str, Record]:
+def settings_of(pipeline: Pipeline) -> dict[str, str]:
+    """What the results depend on: hashes of the weights and of the style, size, precision."""
+    style = MEAN_STYLE if pipeline.z is None else _hash({"z": pipeline.z})
+    if pipeline.encoder is not None:
+        style = f"{PHOTO_STYLE} {_hash(pipeline.encoder.state_dict())}, {style} without one"
+    return {
+        "segmenter": _hash(pipeline.segmenter.state_dict()),
+        "generator": _hash(pipeline.generator.state_dict()),
+        "style": style,
+        "precision": pipeline.precision,
+        "size": "{}x{}".format(*pipeline.generator.size),
+    }
+
+
+def _hash(tensors: dict[str, Tensor]) -> str:
+    """The same for the same numbers under the same names, on any device."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        numbers = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(numbers.numpy())
+    return digest.hexdigest()[:16]
+
+
+def _open_results(run: Run) -> dict[str, Record]:
     """The records of an output folder, by photo; the folder is made, or cleared of loose ends.
 
     Raises ValueError if they were made with other settings.
     """
-    path = out / RESULTS
-    lines = [json.dumps({"settings": settings}) + "\n"]
-    records = {}
-    if path.is_file():
-        there, *written = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        _check_settings(out, json.loads(there)["settings"], settings)
-        # A kill, or a full disk, may have cut a line short; the photo is then done again.
-        lines += [line for line in written if line.endswith("}\n")]
-        records = {r.photo: r for r in (Record(**json.loads(line)) for line in lines[1:])}
-    for folder in (out, *(out / name for name in FOLDERS)):
+    records = [Record(**item) for item in run.items()]
+    for folder in (run.folder, *(run.folder / name for name in FOLDERS)):
         folder.mkdir(parents=True, exist_ok=True)
         for loose_end in folder.glob(".*.part"):
             loose_end.unlink()
-    # Whole lines only: the next one must not be glued to a torn one.
-    write_atomically(path, lambda part: part.write_text("".join(lines), encoding="utf-8"))
-    return records
-
-
-def _check_settings(out: Path, there: dict[str, str], here: dict[str, str]) -> None:
-    differing = [key for key in here if there.get(key) != here[key]]
-    if differing:
-        was, now = (", ".join(f"{key} {x.get(key)}" for key in differing) for x in (there, here))
-        raise ValueError(
-            f"{out} holds results that were made with {was}; this run has {now}: choose another "
-            "folder, or delete that one to start anew."
-        )
+    return {record.photo: record for record in records}
 
 
 def _is_done(record: Record | None, path: Path, out: Path) -> bool:

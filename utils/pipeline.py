@@ -7,7 +7,6 @@
 A folder of photos goes through in one command: see utils.photo_folder.
 """
 
-import hashlib
 import runpy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from spade import Encoder, SpadeGenerator, load_encoder, load_generator
 from utils.engine.precision import warn_of_emulation
@@ -122,23 +121,6 @@ class Pipeline:
         for image_u8 in progress(batches, "batches"):
             yield self.run(image_u8)
 
-    def settings(self) -> dict[str, str]:
-        """What the results depend on: hashes of the weights and of the style, size, precision."""
-        width, height = self.generator.size
-        return {
-            "segmenter": _hash_of_weights(self.segmenter),
-            "generator": _hash_of_weights(self.generator),
-            "style": self._style_settings(),
-            "precision": self.precision,
-            "size": f"{width}x{height}",
-        }
-
-    def _style_settings(self) -> str:
-        style = MEAN_STYLE if self.z is None else _hash({"z": self.z})
-        if self.encoder is None:
-            return style
-        return f"{PHOTO_STYLE} {_hash_of_weights(self.encoder)}, {style} without one"
-
 
 def load_pipeline(
     segmenter: str | Path,
@@ -201,20 +183,6 @@ def _encoder_file(generator: Path) -> Path:
             '"encoder" in it): put it there, or choose another style: "mean", or one by name.'
         )
     return encoder
-
-
-def _hash_of_weights(network: nn.Module) -> str:
-    return _hash(network.state_dict())
-
-
-def _hash(tensors: dict[str, Tensor]) -> str:
-    """The same for the same numbers under the same names, on any device."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        numbers = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(numbers.numpy())
-    return digest.hexdigest()[:16]
 
 
 if __name__ == "__main__":  # the command's name in the first edition

@@ -112,6 +112,10 @@ class Scenes(Sequence):
         """The instance maps of several scenes -> (B, H, W) int32."""
         return torch.stack([self[int(index)].instance_ids for index in indices])
 
+    def to(self, device: torch.device | str) -> "Scenes":
+        """These scenes: decoded one by one, they stay on the CPU (cached() ones can move)."""
+        return self
+
     def fingerprint(self) -> str:
         """A hash of everything that the pixels depend on: sources, order and size."""
         sources = [self._identity(*entry) for entry in self._entries]
@@ -148,9 +152,9 @@ def open_scenes(
         ValueError: an unknown data set, split or size, or a split without a single scene.
         FileNotFoundError: a folder that is not there, or a photo without its label map.
     """
-    kinds = {"toy": _ToyScenes, "camvid": _CamVidScenes, "cityscapes": _CityscapesScenes}
-    if dataset not in kinds:
-        raise ValueError(f"There is no data set {dataset!r}: expected one of {', '.join(kinds)}.")
+    if dataset not in DATASETS:
+        known = ", ".join(DATASETS)
+        raise ValueError(f"There is no data set {dataset!r}: expected one of {known}.")
     if split not in SPLITS:
         raise ValueError(f"There is no split {split!r}: expected one of {', '.join(SPLITS)}.")
     width, height = size
@@ -164,7 +168,7 @@ def open_scenes(
             f"The {dataset} folder {folder} is not there: data/README.md says how to get the data "
             'set; pass its folder as root, or use "toy", which needs no download.'
         )
-    return kinds[dataset](split, (width, height), folder)
+    return DATASETS[dataset](split, (width, height), folder)
 
 
 class _ToyScenes(Scenes):
@@ -271,6 +275,8 @@ class _CityscapesScenes(_FileScenes):
             entries.append((name, city, "day", photo, *(maps[city, map_] for map_ in pair)))
         super().__init__("cityscapes", split, size, _not_empty(entries, where, f"*/*{ending}"))
 
+
+DATASETS = {"toy": _ToyScenes, "camvid": _CamVidScenes, "cityscapes": _CityscapesScenes}
 
 _OFFICIAL_NAME = re.compile(r"([\w-]+)/([\w-]+\.png)")  # CITY/FILE, below kind/SPLIT
 

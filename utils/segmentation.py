@@ -11,6 +11,7 @@ comes one of two heads:
         (Ronneberger et al., MICCAI 2015, arXiv:1505.04597), by segmentation-models-pytorch.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import segmentation_models_pytorch as smp
@@ -30,6 +31,7 @@ BACKBONES = {
     "resnet50": models.ResNet50_Weights.IMAGENET1K_V1,
 }
 _INSTEAD = "start without them: pretrained=False, or the bundled network in notebook 02"
+HEADS = ("fcn", "unet")
 STRIDES = (2, 4, 8, 16, 32)  # pixels to a cell of a ResNet's five feature maps, fine to coarse
 # Widths of the U-Net's stages, coarse to fine.  The last one of the library, 16, is a bottleneck:
 # 34 labels can't be told apart in so few channels, and the rare ones are not learned.
@@ -100,7 +102,7 @@ class SegmentationNet(nn.Module):
         super().__init__()
         if backbone not in BACKBONES:
             raise ValueError(f"There is no backbone {backbone!r}: expected {', '.join(BACKBONES)}.")
-        if head not in ("fcn", "unet"):
+        if head not in HEADS:
             raise ValueError(f"There is no head {head!r}: expected 'fcn' or 'unet'.")
         if finest_stride not in STRIDES:
             raise ValueError(f"finest_stride is {finest_stride}: expected one of {STRIDES}.")
@@ -168,14 +170,20 @@ class SegmentationNet(nn.Module):
 
 
 def save_segmentation(
-    network: SegmentationNet, path: str | Path, history: dict | None = None, compact: bool = False
+    network: SegmentationNet,
+    path: str | Path,
+    history: dict | None = None,
+    compact: bool = False,
+    recipe: Sequence[dict] = (),
 ) -> None:
     """Write the network's weights with its settings and training history, atomically.
 
     Args:
         compact: store convolutions in 8 bits (a quarter of the size).
+        recipe: the settings of each stage of the training, see utils.recipes.
     """
-    metadata = {"kind": "segmentation", "settings": network.settings, "history": history or {}}
+    metadata = {"kind": "segmentation", "settings": network.settings}
+    metadata |= {"history": history or {}, "recipe": list(recipe)}
     save_weights(path, network.state_dict(), metadata, compact)
 
 

@@ -1,50 +1,46 @@
-"""Training the segmentation network: train_one_epoch, evaluate, and the loop around them.
+"""Training the segmentation network: a step, a batch, evaluation, and the loop around them.
 
-    history = train(SegmentationNet(), train_scenes, val_scenes, epochs=25)
+    history = train(SegmentationNet(), train_scenes, val_scenes, Recipe(epochs=25))
 
 From a shell, on whatever Accelerate finds; started again, it goes on after the last whole epoch:
 
     python -m utils.training --dataset toy --size 256x128 --out runs/segmentation_toy
+    python -m utils.training --recipe data/weights/segmentation_toy.toml --out runs/segmentation_toy
     accelerate launch --num_processes 2 -m utils.training ...        # several GPUs
 """
 
-import argparse
 import contextlib
 import math
-import sys
+import runpy
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.state import PartialState
 from torch import Tensor, nn
 
 from utils.augmentation import Augmentation
-from utils.cache import CachedScenes, cached
-from utils.commands import exit_status, width_and_height
-from utils.engine.accelerator import CHECK_EVERY, PRECISIONS, diverged, make_accelerator
-from utils.engine.batch_norm import synchronize_batch_norm
-from utils.engine.graphs import Recorder, send
-from utils.engine.precision import evaluation_mode, float32_again
+from utils.engine.accelerator import make_accelerator, place, scaler_of
+from utils.engine.graphs import graphed, send
+from utils.engine.precision import evaluation_mode, restored
+from utils.engine.run import LossLog, Run
 from utils.images import resize_image, resize_map
-from utils.labels import ID, NUM_LABELS
+from utils.labels import NUM_LABELS
 from utils.metrics import SegmentationResult, SegmentationScore
 from utils.progress import progress
-from utils.scenes import Scenes, open_scenes
+from utils.recipes import check_choices, option
+from utils.scenes import Scenes
 from utils.segmentation import (
-    BACKBONES,
-    STRIDES,
     SegmentationNet,
-    load_segmentation,
     save_segmentation,
 )
-from utils.weights import load_checkpoint, save_checkpoint
 
-History = dict[str, list]  # what the weights have been through: one entry an epoch in each list
+History = dict[str, list]  # one list for each of HISTORY_KEYS, one entry an epoch
 HISTORY_KEYS = ("scenes", "train_loss", "val_loss", "val_miou", "val_accuracy", "seconds")
 
 # How much of the learning rate is left after this share of the training, 0..1.
@@ -53,6 +49,33 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
     "polynomial": lambda done: (1 - done) ** 0.9,
 }
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained; it can't change between two parts of one training.
+
+    Raises ValueError for a schedule that there is not.
+    """
+
+    epochs: int = option(25, "passes over the training scenes")
+    batch_size: int = option(32, "scenes a step, all processes together")
+    learning_rate: float = option(1e-4, "of Adam")
+    schedule: str = option("constant", "how the rate falls over all epochs", SCHEDULES)
+    scale: float = option(1.0, "least share of a scene's area in a crop; 1 crops nothing")
+    color: float = option(0.0, "strength of random changes of colour, 0..1")
+    half_size: float = option(0.0, "share of the batches in which scenes are halved in size, 0..1")
+    seed: int = option(0, "of the order and the augmentation of the scenes")
+
+    def __post_init__(self):
+        check_choices(self)
+
+    def rate(self, done: float) -> float:
+        """The learning rate after this share of the training, 0..1."""
+        return self.learning_rate * SCHEDULES[self.schedule](done)
+
+
+DEFAULT_RECIPE = Recipe()
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
@@ -101,96 +124,56 @@ def pixel_loss(scores: Tensor, label_ids: Tensor, class_weights: Tensor | None =
 
 
 def training_batch(
-    scenes: Scenes,
-    indices: Tensor,
-    accelerator: Accelerator,
-    augment: Augmentation,
-    half_size: float,
-    seed: int,
+    scenes: Scenes, indices: Tensor, accelerator: Accelerator, recipe: Recipe, seed: int
 ) -> tuple[Tensor, Tensor]:
     """This process's part of a batch, augmented: a pure function of indices and seed.
 
     Returns:
         image_u8 (B, 3, H, W) and label_ids (B, H, W) on the device; in a share of the batches,
-        half_size, H and W are halved, so that the network also learns to see small.
+        recipe.half_size, H and W are halved, so that the network also learns to see small.
     """
     generator = torch.Generator().manual_seed(seed)
     seeds = torch.randint(2**62, (len(indices),), generator=generator)
-    is_halved = bool(torch.rand((), generator=generator) < half_size)
+    is_halved = bool(torch.rand((), generator=generator) < recipe.half_size)
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
     pixels = (send(x, accelerator.device) for x in scenes.batch(indices[mine]))
-    image_u8, label_ids = augment(*pixels, seeds=seeds[mine])
+    image_u8, label_ids = augmentation(scenes, recipe)(*pixels, seeds=seeds[mine])
     if is_halved:
         size = (image_u8.shape[-1] // 2, image_u8.shape[-2] // 2)
         image_u8, label_ids = resize_image(image_u8, size), resize_map(label_ids, size)
     return image_u8, label_ids
 
 
-class TrainingStep:
-    """Loss, gradients, and a step of the optimizer: (image_u8, label_ids) -> the loss, a scalar.
+def augmentation(scenes: Scenes, recipe: Recipe) -> Augmentation:
+    """What happens to the training scenes: half of them are mirrored, and what the recipe says."""
+    return Augmentation(scenes.size, scale=(recipe.scale, 1), color=recipe.color)
+
+
+def segmentation_step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+    class_weights: Tensor | None,
+    image_u8: Tensor,
+    label_ids: Tensor,
+) -> Tensor:
+    """One step of training: forward, loss, backward, step.
 
     Args:
         network, optimizer: prepared by the accelerator.
         class_weights: see pixel_loss().
+        image_u8: (B, 3, H, W).
+        label_ids: (B, H, W).
+
+    Returns:
+        The loss, a scalar.
     """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        accelerator: Accelerator,
-        class_weights: Tensor | None = None,
-    ):
-        self.network, self.optimizer, self.accelerator = network, optimizer, accelerator
-        self.class_weights = class_weights
-        self._compute = Recorder(network.parameters())
-
-    def __call__(self, image_u8: Tensor, label_ids: Tensor) -> Tensor:
-        (loss,) = self._compute(self._gradients, image_u8, label_ids)
-        self.optimizer.step()
-        return loss.clone()  # the next step overwrites it
-
-    def _gradients(self, image_u8: Tensor, label_ids: Tensor) -> tuple[Tensor]:
-        loss = pixel_loss(self.network(image_u8), label_ids, self.class_weights)
-        self.optimizer.zero_grad()
-        self.accelerator.backward(loss)
-        return (loss.detach(),)
-
-
-def train_one_epoch(
-    training_step: TrainingStep,
-    scenes: Scenes,
-    batches: Sequence[Tensor],
-    learning_rates: Sequence[float],
-    augment: Augmentation,
-    seed: int,
-    half_size: float = 0.0,
-) -> float:
-    """One pass over the batches -> the mean training loss of all processes.
-
-    Raises FloatingPointError, which tells the step, if the loss is infinite or not a number.
-    """
-    accelerator = training_step.accelerator
-    training_step.network.train()
-    losses = torch.zeros(len(batches), device=accelerator.device)
-    bar = progress(
-        zip(batches, learning_rates),
-        "training",
-        len(batches),
-        hidden=not accelerator.is_main_process,
-    )
-    for step, (indices, learning_rate) in enumerate(bar):
-        for group in training_step.optimizer.param_groups:
-            group["lr"] = learning_rate
-        batch = training_batch(scenes, indices, accelerator, augment, half_size, seed + step)
-        losses[step] = training_step(*batch)
-        if (step + 1) % CHECK_EVERY == 0 or step + 1 == len(batches):
-            seen = accelerator.reduce(losses[: step + 1], "mean")  # in all processes alike
-            if not seen.isfinite().all():
-                bad = int((~seen.isfinite()).nonzero()[0])
-                raise FloatingPointError(f"The loss is {seen[bad]} in step {bad + 1}")
-            bar.set_postfix_str(f"loss {seen.mean():.3f}", refresh=False)
-    return seen.mean().item()
+    scores = network(image_u8)  # (B, 34, H, W)
+    loss = pixel_loss(scores, label_ids, class_weights)
+    optimizer.zero_grad()
+    accelerator.backward(loss)
+    optimizer.step()
+    return loss.detach()
 
 
 @torch.no_grad()
@@ -225,238 +208,106 @@ def evaluate(
     return (losses[0] / losses[1]).item(), score.compute()
 
 
+def epoch_steps(
+    scenes: Scenes, recipe: Recipe, epoch: int, accelerator: Accelerator, losses: LossLog
+) -> Iterator[tuple[float, Tensor, Tensor]]:
+    """For each step of an epoch the learning rate, image_u8 and label_ids, with a progress bar that
+    shows the losses."""
+    batches = epoch_batches(len(scenes), recipe.batch_size, recipe.seed, epoch)
+    seed = (recipe.seed * 100_003 + epoch) * 100_003
+    bar = progress(batches, "training", hidden=not accelerator.is_main_process)
+    for number, indices in enumerate(bar):
+        rate = recipe.rate((epoch + number / len(batches)) / recipe.epochs)
+        yield rate, *training_batch(scenes, indices, accelerator, recipe, seed + number)
+        bar.set_postfix_str(losses.latest, refresh=False)
+
+
+def run_settings(
+    network: SegmentationNet, scenes: Scenes, recipe: Recipe, class_weights: Tensor | None
+) -> dict:
+    """What must not change between two parts of one training."""
+    settings = {field.name: getattr(recipe, field.name) for field in fields(Recipe)}
+    # Changes of the scenes and of the weights count as None where there are none.
+    is_plain = (settings.pop("scale"), settings.pop("color")) == (1, 0)
+    if class_weights is not None:
+        checksum = zlib.crc32(class_weights.cpu().float().numpy().tobytes())
+        class_weights = f"with checksum {checksum:08x}"
+    return network.settings | settings | {
+        "epochs": "any" if recipe.schedule == "constant" else recipe.epochs,
+        "scenes": f"{_described(scenes)}, {len(scenes)} scenes",
+        "augmentation": None if is_plain else augmentation(scenes, recipe).settings,
+        "class_weights": class_weights,
+        "frozen backbone": network.is_frozen,
+    }  # fmt: skip
+
+
+def _described(scenes: Scenes) -> str:
+    return "{} {}x{}".format(scenes.dataset, *scenes.size)
+
+
+def _keep(run: Run, network: SegmentationNet, parts: dict, history: History) -> None:
+    """The best network first: a kill between the two repeats the epoch."""
+    if run.folder is not None and history["val_miou"][-1] == max(history["val_miou"]):
+        save_segmentation(network, run.folder / "best.safetensors", history)
+    run.save(parts, history)
+
+
 def train(
     network: SegmentationNet,
     train_scenes: Scenes,
     val_scenes: Scenes,
-    epochs: int = 25,
-    batch_size: int = 32,
-    learning_rate: float = 1e-4,
-    schedule: str = "constant",
+    recipe: Recipe = DEFAULT_RECIPE,
     folder: str | Path | None = None,
-    seed: int = 0,
-    augment: Augmentation | None = None,
-    half_size: float = 0.0,
-    class_weights: Tensor | None = None,
     precision: str = "fp32",
+    class_weights: Tensor | None = None,
 ) -> History:
-    """Train end to end with Adam, on whatever Accelerate finds: CPU, GPU, several of them.
+    """Train in place, on whatever Accelerate finds: CPU, GPU, several of them.
 
     Args:
-        network: trained in place; its head alone after network.freeze_backbone().
+        network: all of it is trained; after network.freeze_backbone() its head alone.
         train_scenes, val_scenes: scenes of one size; cached() ones are much faster.
-        batch_size: scenes a step, all processes together.
-        schedule: how the learning rate falls over all epochs: "constant", "cosine" or "polynomial"
-            (power 0.9).
-        folder: where last.pt, a checkpoint, is kept after each epoch, and best.safetensors, the
-            network with the best mIoU so far; a run that finds a checkpoint goes on from it, and
-            ends (on the CPU, with as many threads) with the same bits as one that was never
-            interrupted.  None keeps nothing.
-        seed: of the order and the augmentation of the scenes; no other randomness is used.
-        augment: what happens to the training scenes; by default half of them are mirrored.
-        half_size: share of the batches in which the scenes are halved in size, 0..1.
-        class_weights: (34,) float, see balanced_weights() and pixel_loss(); None counts every pixel
-            once.
-        precision: "fp32", "bf16" or "fp16" (GPUs only); weights are kept in float32.
-
-    Returns:
-        A list for each of HISTORY_KEYS with one entry an epoch: the scenes' data set and size,
-        train_loss (running mean while training), val_loss, val_miou, val_accuracy and seconds.
+        folder: keeps last.pt, a checkpoint of each epoch, and best.safetensors, the network with
+            the best mIoU so far.  A run that finds a checkpoint goes on from it, and ends (on a
+            CPU, with as many threads) with the bits of one that was never interrupted.
+        precision: "fp32", "bf16" or "fp16" (GPUs only); weights stay in float32.
+        class_weights: (34,) float, see balanced_weights(); None counts every pixel once.
 
     Raises:
-        ValueError: fewer scenes than a batch, an unknown schedule or precision, or a checkpoint of
-            another training.
-        FloatingPointError: the loss is no number any more; names the step and what is left.
+        ValueError: fewer scenes than a batch, or a checkpoint of another training.
+        FloatingPointError: the loss is NaN or infinite; names the step and what is left.
         OSError: no room for the checkpoint; the one before it stays.
     """
-    if schedule not in SCHEDULES:
-        raise ValueError(f"There is no schedule {schedule!r}: expected {', '.join(SCHEDULES)}.")
-    accelerator = make_accelerator(precision, batch_size)
-    device = accelerator.device
-    if accelerator.num_processes > 1:
-        synchronize_batch_norm(network)
-    network.to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
-    parts = {"network": network, "optimizer": optimizer}
-    if accelerator.scaler is not None:  # fp16
-        parts["scaler"] = accelerator.scaler
-    # What must not change between two parts of one training.
-    trained_on = "{} {}x{}".format(train_scenes.dataset, *train_scenes.size)
-    made_by = network.settings | {
-        "scenes": f"{trained_on}, {len(train_scenes)} scenes",
-        "batch_size": batch_size, "learning_rate": learning_rate, "schedule": schedule,
-        "epochs": "any" if schedule == "constant" else epochs, "seed": seed,
-        "half_size": half_size, "class_weights": _fingerprint(class_weights),
-        "frozen backbone": network.is_frozen,
-    }  # fmt: skip
-    plain = Augmentation(train_scenes.size)
-    augment = augment or plain
-    made_by["augmentation"] = augment.settings if augment.settings != plain.settings else None
-    history: History = {key: [] for key in HISTORY_KEYS}
-    prepared, prepared_optimizer = accelerator.prepare(network, optimizer)
-    folder = None if folder is None else Path(folder)
-    class_weights = None if class_weights is None else class_weights.to(device)
-    training_step = TrainingStep(prepared, prepared_optimizer, accelerator, class_weights)
-    train_scenes, val_scenes = (
-        scenes.to(device) if isinstance(scenes, CachedScenes) else scenes
-        for scenes in (train_scenes, val_scenes)
-    )
-    with float32_again(accelerator, prepared):
-        if folder is not None and (folder / "last.pt").is_file():
-            # After prepare(), which moves Adam's counts to the GPU: see load_checkpoint().
-            history = load_checkpoint(folder / "last.pt", parts, made_by)
-        for epoch in range(len(history["train_loss"]), epochs):
-            start = time.perf_counter()
-            batches = epoch_batches(len(train_scenes), batch_size, seed, epoch)
-            learning_rates = [
-                learning_rate * SCHEDULES[schedule]((epoch + step / len(batches)) / epochs)
-                for step in range(len(batches))
-            ]
-            try:
-                train_loss = train_one_epoch(
-                    training_step,
-                    train_scenes,
-                    batches,
-                    learning_rates,
-                    augment,
-                    seed=(seed * 100_003 + epoch) * 100_003,
-                    half_size=half_size,
-                )
-            except FloatingPointError as error:
-                kept = "nothing was kept before it"
-                if folder is not None and epoch:
-                    kept = f"{folder / 'last.pt'} holds the epoch before it"
-                raise diverged(f"{error} of epoch {epoch + 1}", kept) from error
-            val_loss, result = evaluate(network, val_scenes, batch_size, accelerator)
-            seconds = time.perf_counter() - start
-            entry = (trained_on, train_loss, val_loss, result.miou, result.accuracy, seconds)
+    accelerator = make_accelerator(precision, recipe.batch_size)
+    place(accelerator, network)
+    train_scenes, val_scenes = (x.to(accelerator.device) for x in (train_scenes, val_scenes))
+    weights = None if class_weights is None else class_weights.to(accelerator.device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
+    parts = {"network": network, "optimizer": optimizer} | scaler_of(accelerator)
+    run = Run(folder, run_settings(network, train_scenes, recipe, class_weights))
+    trained, optimizer = accelerator.prepare(network, optimizer)
+    step = partial(segmentation_step, trained, optimizer, accelerator, weights)
+    step = graphed(step, [optimizer], accelerator.device)
+    with restored(accelerator, [trained], [optimizer]):
+        history = run.load(parts) or {key: [] for key in HISTORY_KEYS}
+        for epoch in range(len(history["train_loss"]), recipe.epochs):
+            start, losses = time.perf_counter(), LossLog(accelerator, run, f" of epoch {epoch + 1}")
+            trained.train()
+            for rate, *batch in epoch_steps(train_scenes, recipe, epoch, accelerator, losses):
+                optimizer.param_groups[0]["lr"] = rate
+                losses.add({"training": step(*batch)})
+            train_loss = losses.means()["training"]
+            val_loss, result = evaluate(network, val_scenes, recipe.batch_size, accelerator)
+            scores = train_loss, val_loss, result.miou, result.accuracy
+            entry = (_described(train_scenes), *scores, time.perf_counter() - start)
             for key, value in zip(HISTORY_KEYS, entry, strict=True):
                 history[key].append(value)
             losses = f"training loss {train_loss:.3f}, validation {val_loss:.3f}"
             accelerator.print(f"epoch {epoch + 1}: {losses}, {result}", flush=True)
-            if folder is not None and accelerator.is_main_process:
-                # The best first: whoever is killed between the two repeats the epoch.
-                if result.miou == max(history["val_miou"]):
-                    save_segmentation(network, folder / "best.safetensors", history)
-                save_checkpoint(folder / "last.pt", parts, history, made_by)
+            if accelerator.is_main_process:
+                _keep(run, network, parts, history)
         accelerator.wait_for_everyone()
-    optimizer.zero_grad()  # gradients hold a GPU's memory
     return history
 
 
-def _fingerprint(class_weights: Tensor | None) -> str | None:
-    if class_weights is None:
-        return None
-    return f"with checksum {zlib.crc32(class_weights.cpu().float().numpy().tobytes()):08x}"
-
-
-def join_histories(earlier: History, later: History) -> History:
-    """The history of weights that were trained, and then trained on."""
-    return {key: earlier[key] + later[key] for key in HISTORY_KEYS}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default="toy", choices=("toy", "camvid", "cityscapes"))
-    parser.add_argument("--root", help="the data set's folder")
-    parser.add_argument("--size", default="256x128", type=width_and_height, help="WIDTHxHEIGHT")
-    parser.add_argument("--scenes", type=int, help="how many training scenes; all by default")
-    parser.add_argument("--val-scenes", type=int, help="how many to validate with; all by default")
-    parser.add_argument(
-        "--backbone", choices=tuple(BACKBONES), help="that of --start, or else resnet34"
-    )
-    parser.add_argument("--head", choices=("fcn", "unet"), help="that of --start, or else fcn")
-    parser.add_argument(
-        "--finest-stride", type=int, choices=STRIDES, help="that of --start, or else 2"
-    )
-    parser.add_argument(
-        "--start",
-        default="random",
-        help="random, imagenet, or a file of weights; with another --head its backbone alone",
-    )
-    parser.add_argument(
-        "--freeze-backbone", action="store_true", help="train the head alone, which is faster"
-    )
-    parser.add_argument("--epochs", type=int, default=25)
-    parser.add_argument("--batch-size", type=int, default=32, help="all processes together")
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
-    parser.add_argument("--schedule", default="constant", choices=tuple(SCHEDULES))
-    parser.add_argument("--precision", default="fp32", choices=tuple(PRECISIONS))
-    parser.add_argument("--scale", type=float, default=1, help="least share of the area in a crop")
-    parser.add_argument("--color", type=float, default=0, help="strength of changes of colour")
-    parser.add_argument("--half-size", type=float, default=0, help="share of batches halved")
-    parser.add_argument("--balanced", action="store_true", help="rare classes weigh more")
-    parser.add_argument(
-        "--ignore-unlabeled", action="store_true", help="learn nothing from label 0"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cache", default="data/cache", help="folder for decoded scenes")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="for last.pt, best.safetensors and the result"
-    )
-    arguments = parser.parse_args()
-
-    train_scenes, val_scenes = (
-        cached(
-            open_scenes(arguments.dataset, split, arguments.root, arguments.size)[:count],
-            arguments.cache,
-        )
-        for split, count in (("train", arguments.scenes), ("val", arguments.val_scenes))
-    )
-    torch.manual_seed(arguments.seed)
-    if arguments.start in ("random", "imagenet"):
-        pretrained, earlier = arguments.start == "imagenet", None
-        network = SegmentationNet(
-            arguments.backbone or "resnet34",
-            arguments.head or "fcn",
-            pretrained,
-            arguments.finest_stride or 2,
-        )
-    else:
-        network, earlier = load_segmentation(arguments.start)
-        for option in ("backbone", "finest_stride"):
-            there, wanted = network.settings[option], getattr(arguments, option)
-            if wanted not in (None, there):
-                raise ValueError(
-                    f"{arguments.start} has {option} {there}: leave --{option.replace('_', '-')} "
-                    f"{wanted} out, or start from other weights."
-                )
-        if arguments.head not in (None, network.settings["head"]):
-            trained, earlier = network, None
-            network = SegmentationNet(**trained.settings | {"head": arguments.head})
-            network.encoder.load_state_dict(trained.encoder.state_dict())
-    if arguments.freeze_backbone:
-        network.freeze_backbone()
-    class_weights = None
-    if arguments.balanced or arguments.ignore_unlabeled:
-        class_weights = torch.ones(NUM_LABELS)
-        if arguments.balanced:
-            class_weights = balanced_weights(train_scenes)
-        if arguments.ignore_unlabeled:
-            class_weights[ID["unlabeled"]] = 0
-    history = train(
-        network,
-        train_scenes,
-        val_scenes,
-        epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
-        learning_rate=arguments.learning_rate,
-        schedule=arguments.schedule,
-        folder=arguments.out,
-        seed=arguments.seed,
-        augment=Augmentation(arguments.size, scale=(arguments.scale, 1), color=arguments.color),
-        half_size=arguments.half_size,
-        class_weights=class_weights,
-        precision=arguments.precision,
-    )
-    if PartialState().is_main_process:
-        best, _ = load_segmentation(arguments.out / "best.safetensors")
-        if earlier:
-            history = join_histories(earlier, history)
-        path = arguments.out / "segmentation.safetensors"
-        save_segmentation(best, path, history, compact=True)
-        print(f"wrote {path}")
-
-
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    runpy.run_module("utils.stages", run_name="__main__")

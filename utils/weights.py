@@ -207,16 +207,11 @@ def load_checkpoint(path: str | Path, parts: dict, made_by: dict) -> object:
     state = load_torch_file(path)
     advice = "delete it to start anew, or keep this training in another folder"
     try:
-        saved = state["made_by"]
-        # An option that an older version did not have yet was off.
-        differing = [key for key in made_by if (saved.get(key) or 0) != (made_by[key] or 0)]
-        if differing:
-            there, here = (
-                ", ".join(f"{key} {settings.get(key)}" for key in differing)
-                for settings in (saved, made_by)
-            )
+        differences = differing(state["made_by"], made_by)
+        if differences:
+            was, now = differences
             raise ValueError(
-                f"{path} is the checkpoint of another training, with {there}; this one has {here}: "
+                f"{path} is the checkpoint of another training, with {was}; this one has {now}: "
                 f"{advice}."
             )
         for name, part in parts.items():
@@ -227,6 +222,18 @@ def load_checkpoint(path: str | Path, parts: dict, made_by: dict) -> object:
             f"{path} is the checkpoint of another training ({str(error).splitlines()[-1].strip()}):"
             f" {advice}."
         ) from error
+
+
+def differing(saved: dict, settings: dict) -> tuple[str, str] | None:
+    """Which settings were saved with other values -> ("seed 0", "seed 1"), or None if none was.
+
+    A setting that an older version did not have yet was off: it counts as None, False or 0.
+    """
+    names = [name for name in settings if (saved.get(name) or 0) != (settings[name] or 0)]
+    if not names:
+        return None
+    was, now = (", ".join(f"{name} {x.get(name)}" for name in names) for x in (saved, settings))
+    return was, now
 
 
 def imagenet_weights(weights: WeightsEnum, instead: str) -> dict[str, Tensor]:

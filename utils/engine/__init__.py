@@ -1,6 +1,7 @@
-"""What both trainings share: accelerator, precision, CUDA graphs, synchronised batch norm."""
+"""What both trainings share: the device and its speed, and runs that can be resumed."""
 
 from utils.engine.accelerator import make_accelerator
 from utils.engine.precision import evaluation_mode, precision_of_gpu
+from utils.engine.run import Run
 
-__all__ = ["evaluation_mode", "make_accelerator", "precision_of_gpu"]
+__all__ = ["Run", "evaluation_mode", "make_accelerator", "precision_of_gpu"]

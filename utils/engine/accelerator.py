@@ -1,12 +1,14 @@
 """The processes and the device that a training runs on."""
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from torch import nn
 
+from utils.engine.batch_norm import synchronize_batch_norm
 from utils.engine.precision import warn_of_emulation
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # our names -> Accelerate's
-CHECK_EVERY = 20  # steps; looking at a loss makes a GPU wait
 
 
 def make_accelerator(precision: str = "fp32", batch_size: int = 0) -> Accelerator:
@@ -27,9 +29,17 @@ def make_accelerator(precision: str = "fp32", batch_size: int = 0) -> Accelerato
     return accelerator
 
 
-def diverged(what: str, kept: str) -> FloatingPointError:
-    """What to raise when a loss is no number any more: which, where, and what is left."""
-    return FloatingPointError(
-        f"{what}: the training has diverged, and {kept}. Start again with a smaller "
-        'learning_rate, or with precision="fp32" if it was "fp16".'
-    )
+def place(accelerator: Accelerator, *networks: nn.Module) -> None:
+    """Move networks to the device, in place, in the layout that convolutions are fastest in.
+
+    Several processes share the statistics of their batch norms.
+    """
+    for network in networks:
+        if accelerator.num_processes > 1:
+            synchronize_batch_norm(network)
+        network.to(accelerator.device, memory_format=torch.channels_last)
+
+
+def scaler_of(accelerator: Accelerator) -> dict:
+    """{"scaler": float16's gradient scaler}, a part of a checkpoint; {} in other precisions."""
+    return {} if accelerator.scaler is None else {"scaler": accelerator.scaler}

@@ -1,110 +1,188 @@
-"""What keeps a GPU from waiting for Python: data sent without a stop, kernels started as one."""
+"""CUDA graphs for training steps, copies to a GPU that don't block, and constants on a device.
 
+    step = graphed(step, [optimizer], device)
+
+A training step of a small network is thousands of short kernels, and launching them one by one
+takes longer than running them.  A CUDA graph records the kernels once and launches all of them
+together.  The step is written as if there were no graphs: everything about them is in this file.
+"""
+
+import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
-ORDINARY_CALLS = 3  # before a recording: libraries choose their ways in the first ones
+WARMUP_CALLS = 3  # before the capture: cuDNN and cuBLAS pick their algorithms in these
 
 
 def send(x: Tensor, device: torch.device) -> Tensor:
-    """x on that device.  A GPU gets it when it has done what it was asked before; nobody waits."""
+    """x on the device.  A copy to a GPU is queued there and does not block the CPU."""
     if device.type == "cuda" and x.device.type == "cpu":
-        x = x.pin_memory()  # only from there it is copied in the background
+        x = x.pin_memory()  # only from pinned memory a copy runs in the background
     return x.to(device, non_blocking=device.type == "cuda")
 
 
 @lru_cache(maxsize=64)
 def constant(values: tuple, device: torch.device) -> Tensor:
-    """Numbers, in tuples of tuples, as a float32 tensor that stays on its device."""
-    with torch.inference_mode(False):  # whoever asks first, others may need it for gradients
+    """Numbers, in tuples of tuples, as a float32 tensor that is made once for each device."""
+    with torch.inference_mode(False):  # the first caller may be in it, and others need gradients
         return torch.tensor(values, dtype=torch.float32, device=device)
 
 
-class Recorder:
-    """Calls a function of tensors, and tells a GPU to start all of its kernels at once.
+def graphed(step: Callable, optimizers: Sequence[Optimizer], device: torch.device) -> Callable:
+    """The same training step, on a GPU as a GraphedStep.
 
-    A training step of a small network is thousands of short kernels; to start them one by one takes
-    longer than they run.  After ORDINARY_CALLS with tensors of one shape they are recorded, and
-    from then on played (a CUDA graph).  Elsewhere than on a GPU, among several processes, and where
-    the environment has COURSE_RECORD=0, each call is an ordinary one.
+    It stays as it is elsewhere than on a GPU, among several processes (they exchange gradients
+    within a step), and where the environment has COURSE_RECORD=0.
 
     Args:
-        parameters: whose gradients the function computes, anew in each call.
+        step: called with the tensors of a batch; see GraphedStep.
+        optimizers: whose step() it calls.
+    """
+    is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if device.type != "cuda" or is_distributed or os.environ.get("COURSE_RECORD") == "0":
+        return step
+    return GraphedStep(step, optimizers)
+
+
+class GraphedStep:
+    """Calls a training step a few times, captures its kernels, and replays them from then on.
+
+    Each shape of batch has a capture of its own.  An optimizer's step() is not captured, because
+    learning rates change, and float16 skips some of these steps: the kernels before it, between
+    two of them, and after the last are one graph each.
+
+    Args:
+        step: a function of tensors that returns a tensor, or a tuple or dict of tensors; results
+            are copies, which no later call changes.  What Python does in the step happens at the
+            capture only: the step must not read a number from the GPU, send anything to it, or
+            branch on a value.
+        optimizers: whose step() it calls, all of them; it computes their gradients anew each time.
+
+    Raises RuntimeError if the step does what can't be captured.
 
     Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
     """
 
-    def __init__(self, parameters: Iterable[Tensor]):
-        self._parameters = list(parameters)
+    def __init__(self, step: Callable, optimizers: Sequence[Optimizer]):
+        self._step, self._optimizers = step, optimizers
         self._calls: Counter = Counter()
-        self._recordings: dict[tuple, _Recording] = {}
+        self._captures: dict[tuple, _Capture] = {}
 
-    def __call__(
-        self, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor
-    ) -> tuple[Tensor, ...]:
-        """What function(*tensors) returns; the next call overwrites it.
-
-        Args:
-            function: the same each time.  What Python does in it happens at the recording only: it
-                must not ask for a number, send anything to the GPU, or take another way.
-
-        Raises RuntimeError if the function does what can't be recorded.
-        """
-        # It is not kept: whose method it is would keep this one, and with it the GPU's memory.
-        if not (tensors[0].is_cuda and _is_alone() and os.environ.get("COURSE_RECORD") != "0"):
-            return function(*tensors)
+    def __call__(self, *tensors: Tensor):
         shapes = tuple((x.shape, x.stride(), x.dtype) for x in tensors)
-        if self._calls[shapes] < ORDINARY_CALLS:
+        if self._calls[shapes] < WARMUP_CALLS:
             self._calls[shapes] += 1
-            stream = _stream(tensors[0].device)
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                outputs = function(*tensors)
-            torch.cuda.current_stream().wait_stream(stream)
-            return outputs
-        if shapes not in self._recordings:
-            self._recordings[shapes] = _Recording(function, self._parameters, tensors)
-        return self._recordings[shapes].play(tensors)
+            with side_stream(tensors[0].device):
+                return self._step(*tensors)
+        if shapes not in self._captures:
+            self._captures[shapes] = _Capture(self._step, self._optimizers, tensors)
+        return self._captures[shapes].replay(tensors)
 
 
-class _Recording:
-    def __init__(self, function, parameters, tensors):
+class _Capture:
+    """The kernels of one step, as graphs with an optimizer's step between each two."""
+
+    def __init__(self, step: Callable, optimizers: Sequence[Optimizer], tensors: Sequence[Tensor]):
         self.inputs = [x.clone() for x in tensors]
-        self.graph = torch.cuda.CUDAGraph()
-        before = torch.cuda.current_stream()
-        try:
-            with torch.cuda.graph(self.graph, stream=_stream(tensors[0].device)):
-                self.outputs = function(*self.inputs)
-        except RuntimeError as error:
-            raise RuntimeError(
-                f"A training step could not be recorded: {error}\nIf you have changed the step, so "
-                "that it prints a number or sends something to the GPU, train without recordings: "
-                'os.environ["COURSE_RECORD"] = "0".'
-            ) from error
-        finally:
-            torch.cuda.set_stream(before)  # after an error it would be the other one
-        # Each recording writes gradients of its own.
-        self.gradients = [(parameter, parameter.grad) for parameter in parameters]
+        self.graphs = [Graph()]
+        self.updates: list[tuple[Optimizer, list]] = []
+        # With these in place of step(), capturing changes no weight.
+        steps = [partial(self._cut, optimizer) for optimizer in optimizers]
+        with side_stream(tensors[0].device), _replaced(optimizers, steps):
+            try:
+                self.graphs[0].begin()
+                # The copies give the last graph a kernel, even if the step ends with an update.
+                self.outputs = copies(step(*self.inputs))
+                self.graphs[-1].end()
+            except RuntimeError as error:
+                with contextlib.suppress(RuntimeError):
+                    self.graphs[-1].end()
+                raise RuntimeError(
+                    f"A training step could not be captured: {error}\nIf you have changed the "
+                    "step, so that it prints a number or sends something to the GPU, train without "
+                    'graphs: os.environ["COURSE_RECORD"] = "0".'
+                ) from error
 
-    def play(self, tensors):
+    def _cut(self, optimizer: Optimizer) -> None:
+        """End a graph where the step would update the weights, and begin the next one."""
+        self.graphs[-1].end()
+        parameters = (p for group in optimizer.param_groups for p in group["params"])
+        # Each capture writes gradients of its own.
+        self.updates.append((optimizer, [(p, p.grad) for p in parameters]))
+        self.graphs.append(Graph())
+        self.graphs[-1].begin()
+
+    def replay(self, tensors: Sequence[Tensor]):
         for fixed, x in zip(self.inputs, tensors, strict=True):
             fixed.copy_(x)
-        self.graph.replay()
-        for parameter, gradient in self.gradients:
-            parameter.grad = gradient
-        return self.outputs
+        for graph, (optimizer, gradients) in zip(self.graphs, self.updates):
+            graph.replay()
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
+            optimizer.step()
+        self.graphs[-1].replay()
+        return copies(self.outputs)
+
+
+class Graph:
+    """One CUDA graph of what is called on the current stream; its kernels first run in replay()."""
+
+    def __init__(self):
+        self._graph = torch.cuda.CUDAGraph()
+        self._capture = contextlib.ExitStack()
+
+    def begin(self) -> None:
+        stream = torch.cuda.current_stream()
+        self._capture.enter_context(torch.cuda.graph(self._graph, stream=stream))
+
+    def end(self) -> None:
+        """Does nothing if the capture has ended already."""
+        self._capture.close()
+
+    def replay(self) -> None:
+        self._graph.replay()
+
+
+def copies(results):
+    """Copies of a tensor, or of all tensors in a tuple or dict."""
+    if isinstance(results, Tensor):
+        return results.clone()
+    if isinstance(results, dict):
+        return {name: copies(result) for name, result in results.items()}
+    return tuple(copies(result) for result in results)
+
+
+@contextlib.contextmanager
+def _replaced(optimizers: Sequence[Optimizer], steps: Sequence[Callable]) -> Iterator[None]:
+    """Other functions in the place of the optimizers' step()."""
+    for optimizer, step in zip(optimizers, steps, strict=True):
+        optimizer.step = step  # hides the class's method
+    try:
+        yield
+    finally:
+        for optimizer in optimizers:
+            del optimizer.step
+
+
+@contextlib.contextmanager
+def side_stream(device: torch.device) -> Iterator[None]:
+    """Another stream than the default one, which can't be captured; each waits for the other."""
+    side, current = _stream(device), torch.cuda.current_stream()
+    side.wait_stream(current)
+    try:
+        with torch.cuda.stream(side):
+            yield
+        current.wait_stream(side)
+    finally:
+        torch.cuda.set_stream(current)  # a capture that failed leaves the other one
 
 
 @lru_cache(maxsize=8)
 def _stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)  # one for all: libraries keep memory for each
-
-
-def _is_alone() -> bool:
-    """Several processes talk to each other in the middle of a step."""
-    return not (torch.distributed.is_available() and torch.distributed.is_initialized())

@@ -1,7 +1,8 @@
-"""In which mode a network computes, and in which precision."""
+"""Evaluation mode and numeric precision."""
 
 import contextlib
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,16 +23,19 @@ def evaluation_mode(network: nn.Module):
 
 
 @contextlib.contextmanager
-def float32_again(accelerator: Accelerator, *prepared: nn.Module):
-    """After it, also after an error, prepared networks compute in float32.
+def restored(accelerator: Accelerator, networks: Sequence[nn.Module], optimizers: Sequence):
+    """On exit, even after an error, prepared networks compute in float32 and hold no gradients.
 
-    Accelerate puts the precision of a training into their forward(), where it would stay.
+    Accelerate puts the precision of a training into their forward(), where it would stay; and
+    gradients would go on taking a GPU's memory.
     """
     try:
         yield
     finally:
-        for network in prepared:
+        for network in networks:
             accelerator.unwrap_model(network, keep_fp32_wrapper=False)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
 
 
 def precision_of_gpu() -> str:
@@ -45,7 +49,7 @@ def precision_of_gpu() -> str:
 
 
 def warn_of_emulation(precision: str, device: torch.device) -> None:
-    """Warn where "bf16" is asked of what is known to have no instructions for it."""
+    """Warn where "bf16" is asked of a processor or GPU without bfloat16 instructions."""
     if precision != "bf16":
         return
     if device.type == "cpu" and _emulates_bfloat16():

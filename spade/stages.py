@@ -1,0 +1,146 @@
+"""The generator's training as a command: what a stage of a recipe says, and does.
+
+python -m spade.training --recipe data/weights/generator_toy.toml --out runs/generator_toy
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate.state import PartialState
+
+from utils.cache import cached
+from utils.commands import exit_status
+from utils.recipes import Place, Training, option
+from utils.scenes import DATASETS, open_scenes
+from utils.segmentation import load_segmentation
+
+from .checkpoint import save_encoder, save_generator, start_from, take_over
+from .discriminator import MultiscaleDiscriminator
+from .encoder import Encoder
+from .generator import ENLARGEMENTS, SpadeGenerator
+from .losses import PerceptualLoss
+from .styles import StyleClassifier, named_styles, style_labels
+from .training import Recipe, VariationalGenerator, train_spade, xavier_start
+
+PERCEPTUAL_LOSSES = {"none": lambda texture: None, "vgg19": PerceptualLoss.of_vgg19}
+
+
+def perceptual_loss(name: str, texture: float = 0.0) -> PerceptualLoss | None:
+    """The loss of that name in PERCEPTUAL_LOSSES, or by a file of a segmentation network."""
+    if name in PERCEPTUAL_LOSSES:
+        return PERCEPTUAL_LOSSES[name](texture)
+    return PerceptualLoss.of_segmentation(load_segmentation(name)[0], texture)
+
+
+@dataclass(frozen=True)
+class Stage(Recipe):
+    """One stage of a recipe file, or the options of a command: data, networks and training."""
+
+    name: str = option("1", "of the stage, and of the folder that it is trained in")
+    dataset: str = option("toy", "the data set", DATASETS)
+    size: tuple[int, int] = option((256, 128), "WIDTHxHEIGHT")
+    scenes: int | None = option(None, "how many training scenes; all by default")
+    ngf: int = option(32, "width of the generator's last block")
+    hidden: int = option(48, "width of SPADE's hidden layer")
+    max_channels: int = option(256, "no block of the generator is wider")
+    upsampling: str = option("more", "doublings in the generator", ENLARGEMENTS)
+    styled_layers: bool = option(False, "z in every layer")
+    grain: bool = option(False, "learned noise in every block")
+    z_dim: int = option(64, "numbers in the latent; 0 for none")
+    encoder_ngf: int = option(16, "width of the encoder")
+    ndf: int = option(32, "width of the discriminator")
+    perceptual: str = option(
+        "none", "none, vgg19, or weights of a segmentation network", instead=PERCEPTUAL_LOSSES
+    )
+    texture_weight: float = option(0.0, "of textures, in the perceptual loss; not as published")
+    start: tuple[str, ...] | None = option(
+        None,
+        "last.pt of a run, or the weights of a generator and of its encoder, or all three: with "
+        "these two, and the discriminator of the run; those of half the size and upsampling "
+        "normal, for upsampling more, have the same start grid and so the same weights",
+        instead=("random",),
+    )
+
+
+def networks_of(stage: Stage) -> tuple[VariationalGenerator, MultiscaleDiscriminator]:
+    """The networks of a stage, with weights as the published recipe starts."""
+    generator = SpadeGenerator(
+        stage.ngf,
+        stage.upsampling,
+        stage.z_dim or None,
+        stage.size,
+        stage.hidden,
+        max_channels=stage.max_channels,
+        styled_layers=stage.styled_layers,
+        grain=stage.grain,
+    )
+    encoder = Encoder(stage.encoder_ngf, stage.z_dim) if stage.z_dim else None
+    networks = VariationalGenerator(generator, encoder), MultiscaleDiscriminator(stage.ndf)
+    for network in networks:
+        xavier_start(network)
+    return networks
+
+
+def check_start(before: Stage, stage: Stage, file: str) -> None:
+    """Raise ValueError if a stage can't begin with what one before it leaves in a file."""
+    with torch.device("meta"):  # shapes without numbers
+        pairs = list(zip(networks_of(stage), networks_of(before), strict=True))
+    for part, other in pairs if file == TRAINING.checkpoint else pairs[:1]:
+        try:
+            take_over(part, other.state_dict(), file)
+        except ValueError as error:
+            names = "ngf hidden max_channels upsampling size styled_layers grain z_dim encoder_ngf"
+            names = [n for n in (*names.split(), "ndf") if getattr(before, n) != getattr(stage, n)]
+            was, now = (", ".join(f"{n} {getattr(x, n)}" for n in names) for x in (before, stage))
+            raise ValueError(f"the networks differ, with {was} there and {now} here.") from error
+
+
+def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) -> None:
+    """Train one stage and write its generator and encoder: see utils.recipes.Training."""
+    train_scenes, val_scenes = (
+        open_scenes(stage.dataset, split, place.root, stage.size) for split in ("train", "val")
+    )
+    train_scenes = cached(train_scenes[: stage.scenes], place.cache)
+    torch.manual_seed(stage.seed)
+    network, discriminator = networks_of(stage)
+    generator, encoder, classifier = network.generator, network.encoder, None
+    if stage.style_weight and encoder is not None:
+        classifier = StyleClassifier(style_labels(train_scenes)[0], generator.z_dim)
+    if stage.start not in (None, ("random",)):
+        start_from([Path(x) for x in stage.start], network, discriminator, classifier)
+    train_spade(
+        generator,
+        discriminator,
+        train_scenes,
+        stage,
+        encoder,
+        perceptual_loss(stage.perceptual, stage.texture_weight),
+        classifier,
+        folder,
+        place.precision,
+        preview=val_scenes.spread(4),
+    )
+    if not PartialState().is_main_process:
+        return
+    generator.recipe = so_far
+    if encoder is not None:
+        generator.styles = named_styles(encoder, train_scenes)
+        save_encoder(encoder, folder / "encoder.safetensors", compact=True, recipe=so_far)
+    save_generator(generator, folder / TRAINING.result, compact=True)
+    print(f"wrote {folder / TRAINING.result}")
+
+
+TRAINING = Training(
+    Stage, train_stage, check_start, checkpoint="last.pt", result="generator.safetensors"
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """python -m spade.training."""
+    TRAINING.main("Train a SPADE generator, with its discriminator and encoder.", arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))

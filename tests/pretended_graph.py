@@ -1,0 +1,82 @@
+"""CUDA graphs for machines without a GPU: utils.engine.graphs.GraphedStep can be tested on a CPU.
+
+What is called between begin() and end() has no effect, as in a capture; replay() calls the same
+operators on the same memory.
+"""
+
+import contextlib
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from utils.engine import graphs
+
+
+class PretendedGraph:
+    made: list["PretendedGraph"] = []
+
+    def __init__(self):
+        self.replays = 0
+        self.made.append(self)
+
+    def begin(self) -> None:
+        self._notes = _Notes()
+        self._notes.__enter__()
+
+    def end(self) -> None:
+        if self._notes.is_open:
+            self._notes.__exit__(None, None, None)
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        self.replays += 1
+        for operator, arguments, settings, results in self._notes.calls:
+            again = operator(*arguments, **settings)
+            for result, x in zip(_tensors(results), _tensors(again), strict=True):
+                if result.untyped_storage().data_ptr() != x.untyped_storage().data_ptr():
+                    result.copy_(x)  # else a view, or what was changed in place
+
+
+class _Notes(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.calls, self.before, self.is_open = [], [], False
+
+    def __enter__(self):
+        self.is_open = True
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        self.is_open = False
+        super().__exit__(*error)
+        with torch.no_grad():
+            for x, values in reversed(self.before):
+                x.copy_(values)
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if operator is torch.ops.aten._local_scalar_dense.default:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        # Batch norm changes its running statistics, which its schema does not say.
+        if operator._schema.is_mutable or "batch_norm" in str(operator):
+            self.before += [(x, x.clone()) for x in _tensors((args, kwargs))]
+        results = operator(*args, **kwargs)
+        self.calls.append((operator, args, kwargs, results))
+        return results
+
+
+def _tensors(tree) -> list[Tensor]:
+    return [x for x in tree_leaves(tree) if isinstance(x, Tensor)]
+
+
+def install(monkeypatch, *modules) -> None:
+    """Let these modules' graphed() make a GraphedStep of pretended graphs."""
+    PretendedGraph.made.clear()
+    monkeypatch.setattr(graphs, "Graph", PretendedGraph)
+    monkeypatch.setattr(graphs, "side_stream", lambda device: contextlib.nullcontext())
+    for module in modules:
+        monkeypatch.setattr(
+            module, "graphed", lambda step, optimizers, _: graphs.GraphedStep(step, optimizers)
+        )

@@ -1,0 +1,226 @@
+"""Recipes: what a TOML file may say, and what it may not."""
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from spade.stages import TRAINING as SPADE
+from utils.files import PROJECT
+from utils.recipes import Place, Training, add_options, check_choices, option, read_recipe
+from utils.stages import TRAINING as SEGMENTATION
+from utils.weights import load_weights, save_weights
+
+SHAPES = {"round": 1, "square": 2}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a training that counts only."""
+
+    name: str = option("1", "of the stage")
+    count: int = option(3, "how many")
+    rate: float = option(0.5, "how fast")
+    is_loud: bool = option(False, "with noise")
+    size: tuple[int, int] = option((4, 2), "WIDTHxHEIGHT")
+    shape: str = option("round", "its form", SHAPES)
+    width: int | None = option(None, "any by default")
+    start: tuple[str, ...] | None = option(None, "what it begins from", instead=("random",))
+
+    def __post_init__(self):
+        check_choices(self)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    def write(text):
+        (tmp_path / "recipe.toml").write_text(text)
+        return tmp_path / "recipe.toml"
+
+    return write
+
+
+def test_stages_share_what_stands_above_them(recipe):
+    path = recipe("""
+        count = 5
+        size = "8x6"
+        rate = 1
+
+        [[stages]]
+        is_loud = true
+
+        [[stages]]
+        name = "last"
+        count = 7
+        width = 9
+        start = ["1/file", "random"]
+    """)
+    first, last = read_recipe(path, Stage)
+    assert first == Stage("1", 5, 1.0, True, (8, 6)) and isinstance(first.rate, float)
+    assert last == Stage("last", 7, 1.0, False, (8, 6), width=9, start=("1/file", "random"))
+    assert read_recipe(recipe("count = 1"), Stage) == [Stage(count=1)]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("counts = 5", 'recipe.toml, stage "1": there is no key counts: expected name, count, ra'),
+        ("[[stages]]\n[[stages]]\nshapes = 1", 'recipe.toml, stage "2": there is no key shapes'),
+        ("count = 5.5", 'stage "1": count is 5.5: expected a whole number.'),
+        ("count = true", "count is True: expected a whole number."),
+        ("rate = '1'", "rate is '1': expected a number."),
+        ("is_loud = 1", "is_loud is 1: expected true or false."),
+        ("size = '8'", "size is '8': expected WIDTHxHEIGHT in quotes"),
+        ("size = [8, 6]", r"size is \[8, 6\]: expected WIDTHxHEIGHT in quotes"),
+        ("start = 'file'", "start is 'file': expected a list of texts in quotes."),
+        ("start = [1]", r"start is \[1\]: expected a list of texts"),
+        ("width = 'a'", "width is 'a': expected a whole number."),
+        (
+            "shape = 'oval'",
+            "stage \"1\": shape is 'oval': expected one of round, square.",
+        ),
+        ("count = ", "recipe.toml is no TOML file: "),
+        ("stages = 3", r"recipe.toml: stages should be tables, each under a line \[\[stages\]\]"),
+        ("stages = []", "recipe.toml: stages should be tables"),
+        ("[[stages]]\nname='a'\n[[stages]]\nname='a'", "has the stages a, a: expected names that"),
+        ("[[stages]]\nname='../a'", "has the stages ../a: expected names that differ and can be"),
+    ],
+)
+def test_what_a_recipe_may_not_say(recipe, text, message):
+    with pytest.raises(ValueError, match=message):
+        read_recipe(recipe(text), Stage)
+
+
+def test_there_is_no_such_recipe(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no recipe .*nowhere.toml: check"):
+        read_recipe(tmp_path / "nowhere.toml", Stage)
+
+
+def test_the_fields_are_the_options(capsys):
+    parser = argparse.ArgumentParser()
+    add_options(parser, Stage)
+    line = "--count 5 --rate 1 --is-loud --size 8x6 --shape square --width 9 --start a b"
+    assert vars(parser.parse_args(line.split())) == {
+        "count": 5, "rate": 1.0, "is_loud": True, "size": (8, 6), "shape": "square", "width": 9,
+        "start": ["a", "b"],
+    }  # fmt: skip
+    assert vars(parser.parse_args([])) == {}, "what is not given is known not to be given"
+    for wrong in ("--shape oval", "--count x", "--size 8", "--name a"):
+        with pytest.raises(SystemExit):
+            parser.parse_args(wrong.split())
+    assert "how many (default: 3)" in parser.format_help()
+    assert "WIDTHxHEIGHT (default: 4x2)" in parser.format_help()
+
+
+# ------------------------------------------------------------------------------ stages in a row
+
+
+@pytest.fixture
+def counting(recipe, tmp_path):
+    """A training whose result is a file of weights that says its recipe; and what it was asked."""
+    asked = []
+
+    def train(stage, place, folder, so_far):
+        asked.append((stage.name, folder, stage.start))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "last.pt").write_text(stage.name)
+        save_weights(folder / "result.safetensors", {}, {"recipe": so_far})
+
+    def check_start(before, stage, file):
+        if before.width != stage.width:
+            raise ValueError(f"width {before.width}, then {stage.width}.")
+
+    training = Training(Stage, train, check_start, "last.pt", "result.safetensors")
+
+    def run(text, *options):
+        asked.clear()
+        out = tmp_path / "out"
+        training.main("", ["--recipe", str(recipe(text)), "--out", str(out), *options])
+        return [(name, folder.relative_to(out).as_posix(), start) for name, folder, start in asked]
+
+    return run
+
+
+TWO = "[[stages]]\nname = 'small'\n[[stages]]\nname = 'large'\ncount = 4\n"
+
+
+def test_a_stage_goes_on_from_the_one_before_it(counting, tmp_path):
+    start = (str(tmp_path / "out" / "small" / "last.pt"),)
+    assert counting(TWO) == [("small", "small", None), ("large", ".", start)]
+    assert (tmp_path / "out" / "result.toml").read_text() == TWO
+    recorded = load_weights(tmp_path / "out" / "result.safetensors")[1]["recipe"]
+    assert [(x["name"], x["count"], x["size"]) for x in recorded] == [
+        ("small", 3, [4, 2]),
+        ("large", 4, [4, 2]),
+    ]
+    assert counting(TWO) == [], "nothing is left to do"
+    # The last stage was interrupted before its end.
+    (tmp_path / "out" / "result.safetensors").unlink()
+    assert counting(TWO) == [("large", ".", start)]
+
+
+def test_a_stage_that_began_from_another_one(counting, tmp_path):
+    counting(TWO)
+    changed = "rate = 2\n" + TWO
+    with pytest.raises(
+        ValueError, match=r'last\.pt began from an earlier training of stage "small'
+    ):
+        counting(changed)
+    (tmp_path / "out" / "last.pt").unlink()
+    assert [name for name, *_ in counting(changed)] == ["large"]
+
+
+def test_a_stage_can_name_what_it_starts_from(counting, tmp_path):
+    three = TWO + "[[stages]]\nname = 'end'\nstart = ['small/last.pt', 'large/result.safetensors']"
+    (*_, end) = counting(three)
+    out = tmp_path / "out"
+    assert end == ("end", ".", (f"{out}/small/last.pt", f"{out}/large/result.safetensors"))
+    assert counting(TWO + "start = ['random']", "--root", "x")[-1][2] == ("random",)
+
+
+def test_stages_that_do_not_fit_are_refused_before_anything_is_trained(counting, tmp_path):
+    with pytest.raises(ValueError, match='stage "large" can.t start from stage "small": width No'):
+        counting(TWO + "width = 5")
+    with pytest.raises(FileNotFoundError, match='stage "large": start names huge/last.pt, and the'):
+        counting(TWO + "start = ['huge/last.pt']")
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_beside_a_recipe(counting, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"recipe.toml and --is-loud: beside --recipe only --out, "
+    ):
+        counting(TWO, "--is-loud")
+    assert counting("", "--cache", "c", "--root", "r", "--precision", "bf16") == [("1", ".", None)]
+    assert Place(tmp_path).precision == "fp32"
+
+
+# ------------------------------------------------------------------------------ what is bundled
+
+
+@pytest.mark.parametrize(
+    "path", sorted((PROJECT / "data" / "weights").glob("*.toml")), ids=lambda path: path.name
+)
+def test_the_recipes_of_the_bundled_networks(path, monkeypatch):
+    """They can be read, their stages fit one another, and the last one makes such a network."""
+    monkeypatch.chdir(PROJECT)
+    training = SEGMENTATION if path.name.startswith("segmentation") else SPADE
+    stages = read_recipe(path, training.stage)
+    trained, is_file = [], Path.is_file
+    # Some stages go on from another recipe's run.
+    monkeypatch.setattr(Path, "is_file", lambda x: x.parts[0] == "runs" or is_file(x))
+    monkeypatch.setattr("utils.recipes.write_atomically", lambda *_: None)
+    dry = replace(training, train=lambda stage, *_: trained.append(stage.name))
+    dry.run(stages, Place(PROJECT / "nowhere"), path)
+    assert trained == [stage.name for stage in stages]
+    weights = path.with_suffix(".safetensors")
+    if not is_file(weights):
+        assert path.name == "segmentation_camvid.toml", "data/README.md: too large for the project"
+        return
+    metadata, last = load_weights(weights)[1], vars(stages[-1])
+    settings = metadata.get("settings") or metadata
+    compared = {name: value for name, value in settings.items() if name in last}
+    assert len(compared) >= 3
+    for name, value in compared.items():
+        assert value == (list(last[name]) if isinstance(last[name], tuple) else last[name]), name

@@ -1,0 +1,274 @@
+"""Trainings from a shell: single options, and recipes of several stages."""
+
+import pytest
+import torch
+from killed import killed_and_resumed
+
+import spade
+from spade import stages as spade_stages
+from utils import scenes, stages
+from utils.segmentation import SegmentationNet, load_segmentation, save_segmentation
+from utils.weights import load_weights
+
+
+@pytest.fixture(autouse=True)
+def few_scenes(monkeypatch):
+    monkeypatch.setattr(scenes, "TOY_COUNTS", {"train": 4, "val": 2, "test": 1})
+
+
+# ------------------------------------------------------------------------------ segmentation
+
+
+def test_every_option_of_the_segmentation_command_arrives(tmp_path, monkeypatch):
+    given = {}
+
+    def record(network, train_scenes, val_scenes, *others):
+        given.update(network=network, counts=(len(train_scenes), len(val_scenes)))
+        names = ("recipe", "folder", "precision", "class_weights")
+        given.update(zip(names, others, strict=True))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "train", record)
+    line = "--size 64x32 --scenes 3 --val-scenes 1 --backbone resnet18 --head unet --seed 5"
+    line += " --freeze-backbone --epochs 7 --batch-size 2 --learning-rate 0.5 --schedule cosine"
+    line += " --precision bf16 --scale 0.25 --color 0.125 --half-size 0.75 --balanced"
+    line += f" --ignore-unlabeled --cache {tmp_path / 'cache'} --out {tmp_path / 'out'}"
+    with pytest.raises(KeyboardInterrupt):
+        stages.main(line.split())
+    network, weights = given.pop("network"), given.pop("class_weights")
+    assert network.settings["head"] == "unet" and network.is_frozen
+    assert weights[0] == 0 and weights[7] < weights[17], "road is common, poles are rare"
+    recipe = vars(given.pop("recipe"))
+    expected = {
+        "epochs": 7, "batch_size": 2, "learning_rate": 0.5, "schedule": "cosine", "seed": 5,
+        "half_size": 0.75, "scale": 0.25, "color": 0.125,
+    }  # fmt: skip
+    assert recipe | expected == recipe
+    assert given == {"counts": (3, 1), "folder": tmp_path / "out", "precision": "bf16"}
+
+
+def test_the_segmentation_command(tmp_path, capsys):
+    def run(*arguments):
+        line = "--size 64x32 --backbone resnet18 --epochs 1 --batch-size 2"
+        line += f" --cache {tmp_path / 'cache'}"
+        stages.main([*line.split(), *arguments])
+
+    run("--out", str(tmp_path / "one"), "--finest-stride", "32", "--learning-rate", "0")
+    start = tmp_path / "one" / "segmentation.safetensors"
+    assert f"wrote {start}" in capsys.readouterr().out
+    network, history = load_segmentation(start)
+    assert network.settings["finest_stride"] == 32 and len(history["val_miou"]) == 1
+    run(
+        "--out",
+        str(tmp_path / "two"),
+        "--start",
+        str(start),
+        "--scenes",
+        "2",
+        "--learning-rate",
+        "0",
+    )
+    other, joined = load_segmentation(tmp_path / "two" / "segmentation.safetensors")
+    assert other.settings == network.settings  # which come with the weights
+    weights = [x.head.scores[0].weight for x in (other, network)]
+    torch.testing.assert_close(*weights, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="has finest_stride 32: leave --finest-stride 2 out"):
+        run("--out", str(tmp_path / "no"), "--start", str(start), "--finest-stride", "2")
+    assert joined["scenes"] == ["toy 64x32"] * 2  # what the start went through comes first
+    assert joined["train_loss"][0] == history["train_loss"][0] != joined["train_loss"][1]
+    run(
+        "--out",
+        str(tmp_path / "three"),
+        "--start",
+        str(start),
+        "--head",
+        "unet",
+        "--learning-rate",
+        "0",
+    )
+    unet, own = load_segmentation(tmp_path / "three" / "segmentation.safetensors")
+    assert unet.settings["head"] == "unet" and len(own["val_miou"]) == 1  # a history of its own
+    weights = [x.encoder.conv1.weight for x in (unet, network)]
+    torch.testing.assert_close(*weights, atol=1e-5, rtol=0)
+
+
+# ------------------------------------------------------------------------------ SPADE
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    torch.manual_seed(0)
+    return SegmentationNet("resnet18")
+
+
+def test_every_option_of_the_spade_command_arrives(segmenter, tmp_path, monkeypatch):
+    save_segmentation(segmenter, tmp_path / "s.safetensors")
+    given = {}
+
+    def record(*arguments, **options):
+        names = "generator discriminator scenes recipe encoder perceptual classifier folder"
+        names += " precision"
+        given.update(zip(names.split(), arguments, strict=True), **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(spade_stages, "train_spade", record)
+    line = "--size 128x64 --scenes 3 --ngf 2 --hidden 4 --max-channels 8 --z-dim 5 --ndf 3"
+    line += " --upsampling normal --encoder-ngf 2 --pictures 9 --batch-size 3 --learning-rate 0.5"
+    line += " --schedule constant --matching-weight 2 --perceptual-weight 3 --kl-weight 4"
+    line += " --style-weight 6 --head-start 12 --precision bf16 --texture-weight 7 --seed 8"
+    line += " --save-every 10 --average 0.25"
+    line += f" --perceptual {tmp_path / 's.safetensors'} --cache {tmp_path / 'cache'}"
+    line += f" --out {tmp_path / 'out'} "
+    for option in ("--grain", "--styled-layers"):
+        with pytest.raises(KeyboardInterrupt):
+            spade_stages.main((line + option).split())
+        settings = given["generator"].settings
+        assert (settings["grain"], settings["styled_layers"]) == (
+            option == "--grain",
+            option == "--styled-layers",
+        )
+    expected = {"ngf": 2, "hidden": 4, "max_channels": 8, "z_dim": 5, "upsampling": "normal"}
+    assert settings | expected == settings and settings["size"] == (128, 64)
+    assert given["encoder"].settings == {"ngf": 2, "z_dim": 5}
+    assert given["discriminator"].discriminator_0.model0[0].out_channels == 3
+    assert len(given["scenes"]) == 3 and given["precision"] == "bf16"
+    assert given["perceptual"].texture == 7 and given["folder"] == tmp_path / "out"
+    assert given["classifier"] is not None
+    expected = {
+        "pictures": 9, "batch_size": 3, "learning_rate": 0.5, "schedule": "constant",
+        "matching_weight": 2, "perceptual_weight": 3, "kl_weight": 4, "style_weight": 6,
+        "head_start": 12, "seed": 8, "save_every": 10, "average": 0.25,
+    }  # fmt: skip
+    recipe = vars(given["recipe"])
+    assert recipe | expected == recipe
+
+
+def test_the_spade_command(segmenter, tmp_path, capsys):
+    save_segmentation(segmenter, tmp_path / "segmentation.safetensors")
+
+    def run(*arguments):
+        line = "--ngf 2 --ndf 2 --hidden 4 --z-dim 4 --encoder-ngf 2"
+        line += f" --cache {tmp_path / 'cache'} --batch-size 2"
+        spade_stages.main([*line.split(), *map(str, arguments)])
+
+    first = ("--size", "64x64", "--upsampling", "normal", "--pictures", 2)
+    perceptual = ("--perceptual", tmp_path / "segmentation.safetensors", "--texture-weight", 2)
+    run(*first, "--out", tmp_path / "one", *perceptual)
+    assert "perceptual" in capsys.readouterr().out
+    one = spade.load_generator(tmp_path / "one" / "generator.safetensors")
+    assert one.size == (64, 64) and one.settings["hidden"] == 4 and one.styles
+    assert spade.load_encoder(tmp_path / "one" / "encoder.safetensors").settings["z_dim"] == 4
+    # It goes on at twice the size; nothing is learnt from no pictures, so the weights are the same.
+    start = tmp_path / "one" / "last.pt"
+    run("--size", "128x128", "--out", tmp_path / "two", "--start", start, "--pictures", 0)
+    two = spade.load_generator(tmp_path / "two" / "generator.safetensors")
+    assert two.size == (128, 128) and two.upsampling == "more"
+    current = torch.load(start, weights_only=True)["network"]
+    assert torch.equal(two.conv_img.bias, current["generator.conv_img.bias"])
+    run(*first, "--out", tmp_path / "three", "--z-dim", 0)
+    assert sorted(x.name for x in (tmp_path / "three").iterdir())[0] == "generator.safetensors"
+
+
+# ------------------------------------------------------------------------------ recipes
+
+
+RECIPE = """
+scenes = 4
+ngf = 2
+hidden = 4
+z_dim = 4
+encoder_ngf = 2
+ndf = 2
+batch_size = 2
+save_every = 4
+
+[[stages]]
+name = "half"
+size = "64x64"
+upsampling = "normal"
+style_weight = 1
+head_start = 8
+pictures = 12
+
+[[stages]]
+size = "128x128"
+grain = true
+pictures = 8
+"""
+
+
+def train_a_recipe(folder):
+    torch.set_num_threads(1)
+    scenes.TOY_COUNTS = {"train": 4, "val": 2, "test": 1}
+    recipe, cache = folder.parent / "recipe.toml", folder.parent / "cache"
+    spade_stages.main(["--recipe", str(recipe), "--cache", str(cache), "--out", str(folder)])
+
+
+def test_a_recipe_killed_at_random_moments_ends_with_the_same_bits(tmp_path):
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    whole, others = killed_and_resumed(train_a_recipe, tmp_path)
+    names = [
+        f"{folder}{name}.safetensors"
+        for folder in ("half/", "")
+        for name in ("generator", "encoder")
+    ]
+    expected = [(whole / name).read_bytes() for name in names]
+    for folder in others:
+        assert [(folder / name).read_bytes() for name in names] == expected
+        assert (folder / "generator.toml").read_text() == RECIPE
+    generator = spade.load_generator(whole / "generator.safetensors")
+    assert [stage["name"] for stage in generator.recipe] == ["half", "2"]
+    assert generator.recipe[0]["head_start"] == 8 and generator.recipe[1]["size"] == [128, 128]
+    assert load_weights(whole / "encoder.safetensors")[1]["recipe"] == generator.recipe
+
+
+def test_a_segmentation_recipe_of_two_stages(tmp_path, capsys):
+    path, out = tmp_path / "recipe.toml", tmp_path / "out"
+    stages_text = """
+size = "64x32"
+backbone = "resnet18"
+batch_size = 2
+[[stages]]
+name = "fcn"
+epochs = 1
+[[stages]]
+epochs = 2
+learning_rate = 0
+"""
+    path.write_text(stages_text)
+    line = ["--recipe", str(path), "--out", str(out), "--cache", str(tmp_path / "cache")]
+    stages.main(line)
+    network, history = load_segmentation(out / "segmentation.safetensors")
+    assert len(history["val_miou"]) == 3, "what the first stage went through comes first"
+    first, _ = load_segmentation(out / "fcn" / "best.safetensors")
+    weights = [x.head.scores[0].weight for x in (network, first)]
+    torch.testing.assert_close(*weights, atol=1e-3, rtol=0.01)
+    recipe = load_weights(out / "segmentation.safetensors")[1]["recipe"]
+    assert [stage["learning_rate"] for stage in recipe] == [1e-4, 0.0]
+    capsys.readouterr()
+    stages.main(line)
+    assert capsys.readouterr().out == f"{path} is finished: {out / 'segmentation.safetensors'}\n"
+
+
+def test_stages_whose_networks_differ_are_refused(tmp_path):
+    out = tmp_path / "out"
+
+    def refused(main, text):
+        (tmp_path / "recipe.toml").write_text(text)
+        with pytest.raises(ValueError) as raised:
+            main(["--recipe", str(tmp_path / "recipe.toml"), "--out", str(out)])
+        assert not out.exists()
+        return str(raised.value)
+
+    message = refused(spade_stages.main, RECIPE + "ngf = 3")
+    assert 'stage "2" can\'t start from stage "half": the networks differ, with ngf 2' in message
+    assert "ngf 3" in message
+    message = refused(spade_stages.main, RECIPE + "ndf = 3")
+    assert "ndf 2" in message and "ndf 3" in message
+    # A discriminator of another width is none of what a generator's file holds.
+    weights = 'start = ["half/generator.safetensors", "half/encoder.safetensors"]'
+    message = refused(spade_stages.main, RECIPE + f"ndf = 3\nhidden = 5\n{weights}")
+    assert "hidden 4" in message
+    two = "backbone = 'resnet18'\n[[stages]]\n[[stages]]\nname='b'\nbackbone = 'resnet34'"
+    message = refused(stages.main, two)
+    assert 'stage "b" can\'t start from stage "1": backbone is resnet18 there and resn' in message

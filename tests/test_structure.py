@@ -1,0 +1,156 @@
+"""The code as a whole: who imports whom, how much there is to read, and the calls to a step."""
+
+import ast
+import functools
+import traceback
+from pathlib import Path
+
+import pytest
+import torch
+
+import spade
+from spade.training import Recipe, train_spade
+from utils import training
+from utils.files import PROJECT
+from utils.pipeline import Pipeline
+from utils.scenes import open_scenes
+from utils.segmentation import SegmentationNet
+
+# What a student reads: the limits are of lines, and may be raised for a reason.
+CORE = {
+    "utils": "labels scenes images cache segmentation training metrics pipeline",
+    "spade": "normalization semantics generator encoder discriminator losses training",
+}
+MAX_CORE, MAX_CORE_ENGINE_AND_STYLES, MAX_TRAIN = 3800, 4500, 60
+# The modules of utils that may need spade.
+MAY_NEED_SPADE = ("pipeline", "photo_folder", "feedback", "painter", "downloads")
+
+
+@functools.cache
+def modules() -> dict[str, Path]:
+    """All modules of both packages by name; a package's own is its __init__.py."""
+    paths = [path for name in ("utils", "spade") for path in (PROJECT / name).rglob("*.py")]
+    names = {}
+    for path in paths:
+        parts = path.relative_to(PROJECT).with_suffix("").parts
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return names
+
+
+def imported(name: str) -> set[str]:
+    """The modules of the project that one needs, and the packages around them."""
+    path, found = modules()[name], set()
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) + 1 - node.level]
+            source = ".".join([*base, node.module or ""] if node.level else [node.module])
+            source = source.rstrip(".")
+            found |= {source} | {f"{source}.{alias.name}" for alias in node.names}
+    found |= {x.rsplit(".", depth)[0] for x in found for depth in range(1, x.count(".") + 1)}
+    # A module runs inside its own packages, which therefore need not be there before it.
+    around = {name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)}
+    return (found & modules().keys()) - around - {name}
+
+
+def test_no_import_runs_in_a_circle():
+    needs, done = {name: imported(name) for name in modules()}, set()
+
+    def visit(name, path):
+        assert name not in path, " -> ".join([*path[path.index(name) :], name])
+        if name not in done:
+            for other in sorted(needs[name]):
+                visit(other, [*path, name])
+            done.add(name)
+
+    for name in needs:
+        visit(name, [])
+    assert {"spade.generator", "utils.cache"} <= done
+
+
+def test_only_some_of_utils_need_spade():
+    needy = {
+        name.split(".")[1]
+        for name in modules()
+        if name.startswith("utils.") and any(x.split(".")[0] == "spade" for x in imported(name))
+    }
+    assert needy <= set(MAY_NEED_SPADE)
+    needs = {name: imported(name) for name in modules()}
+    reached, waiting = set(), ["utils.training", "utils.metrics", "utils.stages"]
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            waiting += needs[name]
+    assert not [name for name in reached if name.startswith("spade")]
+
+
+def lines(*paths: Path) -> int:
+    return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
+
+
+def test_the_core_is_read_in_an_afternoon():
+    core = [PROJECT / x / f"{name}.py" for x, names in CORE.items() for name in names.split()]
+    engine = sorted((PROJECT / "utils" / "engine").glob("*.py"))
+    assert len(core) == 15 and len(engine) >= 6
+    assert lines(*core) <= MAX_CORE
+    assert lines(*core, *engine, PROJECT / "spade" / "styles.py") <= MAX_CORE_ENGINE_AND_STYLES
+
+
+@pytest.mark.parametrize(
+    "file, name", [("utils/training.py", "train"), ("spade/training.py", "train_spade")]
+)
+def test_a_training_loop_fits_a_screen(file, name):
+    tree = ast.parse((PROJECT / file).read_text(encoding="utf-8"))
+    (loop,) = (x for x in tree.body if isinstance(x, ast.FunctionDef) and x.name == name)
+    assert loop.end_lineno - loop.lineno + 1 <= MAX_TRAIN
+
+
+def names_on_the_way(monkeypatch, owner, name, call) -> list[list[str]]:
+    """The project's functions between call() and each call of owner.name, outermost first."""
+    ways, function = [], getattr(owner, name)
+
+    def noted(*arguments, **settings):
+        frames = traceback.extract_stack()
+        packages = [str(PROJECT / "utils"), str(PROJECT / "spade")]
+        ways.append([x.name for x in frames if any(map(x.filename.startswith, packages))])
+        return function(*arguments, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, noted)
+        call()
+    return ways
+
+
+def test_a_training_step_is_two_calls_away(monkeypatch):
+    scenes = open_scenes("toy", "train", size=(64, 64))[:2]
+    recipe = training.Recipe(epochs=1, batch_size=2)
+    ways = names_on_the_way(
+        monkeypatch,
+        torch.Tensor,
+        "backward",
+        lambda: training.train(SegmentationNet("resnet18"), scenes, scenes, recipe),
+    )
+    assert ways == [["train", "segmentation_step"]]
+    networks = (
+        spade.SpadeGenerator(2, "normal", None, (64, 64), 4),
+        spade.MultiscaleDiscriminator(ndf=2),
+    )
+    ways = names_on_the_way(
+        monkeypatch,
+        torch.Tensor,
+        "backward",
+        lambda: train_spade(*networks, scenes, Recipe(pictures=2, batch_size=2)),
+    )
+    assert ways == [["train_spade", "adversarial_step"]] * 2  # the generator's, the discriminator's
+
+
+def test_from_a_scene_to_its_new_photo_there_are_two_calls(monkeypatch):
+    generator = spade.SpadeGenerator(2, "normal", None, (64, 64), 4).eval()
+    pipeline = Pipeline(SegmentationNet("resnet18"), generator)
+    scene = open_scenes("toy", "val", size=(64, 64))[0]
+    run = functools.partial(pipeline.run, scene.image_u8)
+    ways = names_on_the_way(monkeypatch, spade.SpadeGenerator, "synthesize", run)
+    assert ways == [["run", "feedback"]]

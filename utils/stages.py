@@ -1,0 +1,119 @@
+"""The segmentation network's training as a command: what a stage of a recipe says, and does.
+
+python -m utils.training --recipe data/weights/segmentation_toy.toml --out runs/segmentation_toy
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate.state import PartialState
+
+from utils.cache import cached
+from utils.commands import exit_status
+from utils.labels import ID, NUM_LABELS
+from utils.recipes import Place, Training, option
+from utils.scenes import DATASETS, open_scenes
+from utils.segmentation import (
+    BACKBONES,
+    HEADS,
+    STRIDES,
+    SegmentationNet,
+    load_segmentation,
+    save_segmentation,
+)
+from utils.training import HISTORY_KEYS, History, Recipe, balanced_weights, train
+
+
+@dataclass(frozen=True)
+class Stage(Recipe):
+    """One stage of a recipe file, or the options of a command: data, network and training."""
+
+    name: str = option("1", "of the stage, and of the folder that it is trained in")
+    dataset: str = option("toy", "the data set", DATASETS)
+    size: tuple[int, int] = option((256, 128), "WIDTHxHEIGHT")
+    scenes: int | None = option(None, "how many training scenes; all by default")
+    val_scenes: int | None = option(None, "how many to validate with; all by default")
+    start: str | None = option(
+        None,
+        "random, imagenet, or a file of weights; with another head its backbone alone",
+        instead=("random", "imagenet"),
+    )
+    backbone: str | None = option(None, "that of the start, or else resnet34", BACKBONES)
+    head: str | None = option(None, "that of the start, or else fcn", HEADS)
+    finest_stride: int | None = option(None, "that of the start, or else 2", STRIDES)
+    freeze_backbone: bool = option(False, "train the head alone, which is faster")
+    balanced: bool = option(False, "rare classes weigh more")
+    ignore_unlabeled: bool = option(False, "learn nothing from label 0")
+
+
+def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) -> None:
+    """Train one stage and write its network: see utils.recipes.Training."""
+    train_scenes, val_scenes = (
+        cached(open_scenes(stage.dataset, split, place.root, stage.size)[:count], place.cache)
+        for split, count in (("train", stage.scenes), ("val", stage.val_scenes))
+    )
+    torch.manual_seed(stage.seed)
+    network, earlier = _starting_network(stage)
+    if stage.freeze_backbone:
+        network.freeze_backbone()
+    class_weights = None
+    if stage.balanced or stage.ignore_unlabeled:
+        class_weights = balanced_weights(train_scenes) if stage.balanced else torch.ones(NUM_LABELS)
+        if stage.ignore_unlabeled:
+            class_weights[ID["unlabeled"]] = 0
+    scenes = train_scenes, val_scenes
+    history = train(network, *scenes, stage, folder, place.precision, class_weights)
+    if PartialState().is_main_process:
+        best, _ = load_segmentation(folder / "best.safetensors")
+        history = {key: earlier.get(key, []) + history[key] for key in HISTORY_KEYS}
+        path = folder / TRAINING.result
+        save_segmentation(best, path, history, compact=True, recipe=so_far)
+        print(f"wrote {path}")
+
+
+def _starting_network(stage: Stage) -> tuple[SegmentationNet, History]:
+    """The network that a stage begins with, and what its weights have been through."""
+    if stage.start in (None, "random", "imagenet"):
+        settings = stage.backbone or "resnet34", stage.head or "fcn", stage.start == "imagenet"
+        return SegmentationNet(*settings, stage.finest_stride or 2), {}
+    network, history = load_segmentation(stage.start)
+    for option_name in ("backbone", "finest_stride"):
+        there, wanted = network.settings[option_name], getattr(stage, option_name)
+        if wanted not in (None, there):
+            raise ValueError(
+                f"{stage.start} has {option_name} {there}: leave "
+                f"--{option_name.replace('_', '-')} {wanted} out, or start from other weights."
+            )
+    if stage.head in (None, network.settings["head"]):
+        return network, history
+    other = SegmentationNet(**network.settings | {"head": stage.head})
+    other.encoder.load_state_dict(network.encoder.state_dict())
+    return other, {}
+
+
+def check_start(before: Stage, stage: Stage, file: str) -> None:
+    """Raise ValueError if a stage can't begin with the network of one before it."""
+    for name in ("backbone", "finest_stride"):
+        was, wanted = getattr(before, name), getattr(stage, name)
+        if None not in (was, wanted) and was != wanted:
+            raise ValueError(f"{name} is {was} there and {wanted} here; expected the same.")
+
+
+TRAINING = Training(
+    Stage,
+    train_stage,
+    check_start,
+    checkpoint="best.safetensors",
+    result="segmentation.safetensors",
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """python -m utils.training."""
+    TRAINING.main("Train a segmentation network.", arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))
