@@ -41,16 +41,16 @@ class Stage(Recipe):
     name: str = option("1", "of the stage, and of the folder that it is trained in")
     dataset: str = option("toy", "the data set", DATASETS)
     size: tuple[int, int] = option((256, 128), "WIDTHxHEIGHT")
-    scenes: int | None = option(None, "how many training scenes; all by default")
-    ngf: int = option(32, "width of the generator's last block")
-    hidden: int = option(48, "width of SPADE's hidden layer")
-    max_channels: int = option(256, "no block of the generator is wider")
+    scenes: int | None = option(None, "how many training scenes; all by default", least=1)
+    ngf: int = option(32, "width of the generator's last block", least=1)
+    hidden: int = option(48, "width of SPADE's hidden layer", least=1)
+    max_channels: int = option(256, "no block of the generator is wider", least=1)
     upsampling: str = option("more", "doublings in the generator", ENLARGEMENTS)
     styled_layers: bool = option(False, "z in every layer")
     grain: bool = option(False, "learned noise in every block")
-    z_dim: int = option(64, "numbers in the latent; 0 for none")
-    encoder_ngf: int = option(16, "width of the encoder")
-    ndf: int = option(32, "width of the discriminator")
+    z_dim: int = option(64, "numbers in the latent; 0 for none", least=0)
+    encoder_ngf: int = option(16, "width of the encoder", least=1)
+    ndf: int = option(32, "width of the discriminator", least=1)
     perceptual: str = option(
         "none", "none, vgg19, or weights of a segmentation network", instead=PERCEPTUAL_LOSSES
     )
@@ -87,7 +87,7 @@ def check_start(before: Stage, stage: Stage, file: str) -> None:
     """Raise ValueError if a stage can't begin with what one before it leaves in a file."""
     with torch.device("meta"):  # shapes without numbers
         pairs = list(zip(networks_of(stage), networks_of(before), strict=True))
-    for part, other in pairs if file == TRAINING.checkpoint else pairs[:1]:
+    for part, other in pairs if file == TRAINING.files[0] else pairs[:1]:
         try:
             take_over(part, other.state_dict(), file)
         except ValueError as error:
@@ -128,12 +128,15 @@ def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) ->
     if encoder is not None:
         generator.styles = named_styles(encoder, train_scenes)
         save_encoder(encoder, folder / "encoder.safetensors", compact=True, recipe=so_far)
-    save_generator(generator, folder / TRAINING.result, compact=True)
-    print(f"wrote {folder / TRAINING.result}")
+    save_generator(generator, folder / TRAINING.files[-1], compact=True)
+    print(f"wrote {folder / TRAINING.files[-1]}")
 
 
 TRAINING = Training(
-    Stage, train_stage, check_start, checkpoint="last.pt", result="generator.safetensors"
+    Stage,
+    train_stage,
+    check_start,
+    files=("last.pt", "encoder.safetensors", "generator.safetensors"),
 )
 
 

@@ -117,6 +117,7 @@ def give_head_start(
     encoder.train()
     for _ in progress(range(recipe.head_start // size), "encoder", hidden=is_hidden):
         chosen = torch.randint(len(scenes), (size,), generator=generator)
+        torch.rand((), generator=generator)  # as training_batch() draws: runs can be repeated
         seeds = torch.randint(2**62, (size,), generator=generator)
         noise = torch.randn(size, encoder.settings["z_dim"], generator=generator)
         (image_u8,) = augment(scenes.batch(chosen)[0], seeds=seeds)

@@ -56,7 +56,7 @@ from utils.engine.run import LossLog, Run
 from utils.images import save_image, u8_to_pm1
 from utils.labels import label_ids_to_colors
 from utils.progress import progress
-from utils.recipes import check_choices, option
+from utils.recipes import check_values, option
 from utils.scenes import Scenes
 
 History = dict[str, list[float]]  # of each loss one value a step, already times its weight
@@ -76,24 +76,28 @@ class Recipe:
     determine, such as windows, become sharper: both losses demand the real photo's windows at
     their exact positions, and when these are unknown a blur is the cheapest answer.
 
-    Raises ValueError for a schedule that there is not.
+    Raises ValueError for a schedule that there is not, and numbers that are too small.
     """
 
-    pictures: int = option(20_000, "to train on, in all")
-    batch_size: int = option(8, "pictures a step, all processes together")
-    learning_rate: float = option(1e-4, "of Adam (0, 0.9); the discriminator's is four times that")
+    pictures: int = option(20_000, "to train on, in all, at least one batch")
+    batch_size: int = option(8, "pictures a step, all processes together", least=1)
+    learning_rate: float = option(1e-4, "of Adam (0, 0.9); 4 times that: discriminator", least=0)
     schedule: str = option("linear", "linear: to 0 over the second half, or constant", SCHEDULES)
     matching_weight: float = option(10.0, "of feature matching; the adversarial loss has 1")
     perceptual_weight: float = option(10.0, "of the perceptual loss")
     kl_weight: float = option(0.05, "small: z carries more; large: a random z works better")
     style_weight: float = option(0.0, "of telling city and time of day from z; not as published")
-    head_start: int = option(16_000, "pictures to pre-train encoder and style classifier on")
+    head_start: int = option(16_000, "pictures to pre-train encoder and classifier on", least=0)
     average: float = option(0.999, "share of the weights' running mean that is kept in a step")
     seed: int = option(0, "of the scenes' order and augmentation, and of the latent's noise")
-    save_every: int = option(1600, "pictures between two checkpoints")
+    save_every: int = option(1600, "pictures between two checkpoints", least=1)
 
     def __post_init__(self):
-        check_choices(self)
+        check_values(self)
+        if self.pictures < self.batch_size:
+            raise ValueError(
+                f"pictures is {self.pictures}: expected at least a batch, {self.batch_size}."
+            )
 
     def is_due(self, seen: int) -> bool:
         """Whether a checkpoint is due after the step that made it so many pictures."""

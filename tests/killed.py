@@ -20,22 +20,26 @@ def killed_and_resumed(work: Callable[[Path], object], folder: Path) -> tuple[Pa
         work: a function of a test module; it runs in processes of its own.
     """
     _run(os.getcwd, folder / "warm")  # does nothing, but starts the server
+    _run(work, folder / "first")  # decodes the scenes that all others find
     start = time.monotonic()
     _run(work, folder / "whole")
     seconds = time.monotonic() - start
 
     def others() -> Iterator[Path]:
-        moments = random.Random(0)
+        moments, kills = random.Random(0), 0
         for number in range(KILLS):
             there = folder / f"killed{number}"
-            _run(work, there, moments.uniform(0.1, 0.95) * seconds)
+            share = (number + moments.random()) / KILLS  # early and late ones, however few
+            kills += _run(work, there, share * seconds)
             _run(work, there)
             yield there
+        assert kills, "each process had come to its end"
 
     return folder / "whole", others()
 
 
-def _run(work: Callable, folder: Path, seconds: float | None = None) -> None:
+def _run(work: Callable, folder: Path, seconds: float | None = None) -> bool:
+    """In a process of its own -> whether it had to be killed."""
     arguments = () if work is os.getcwd else (folder,)
     process = SERVER.Process(target=work, args=arguments)
     process.start()
@@ -44,3 +48,4 @@ def _run(work: Callable, folder: Path, seconds: float | None = None) -> None:
     process.kill()
     process.join()
     assert was_killed or process.exitcode == 0
+    return was_killed

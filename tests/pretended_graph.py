@@ -15,11 +15,10 @@ from utils.engine import graphs
 
 
 class PretendedGraph:
-    made: list["PretendedGraph"] = []
+    made = replays = 0  # of all of them
 
     def __init__(self):
-        self.replays = 0
-        self.made.append(self)
+        PretendedGraph.made += 1
 
     def begin(self) -> None:
         self._notes = _Notes()
@@ -31,7 +30,7 @@ class PretendedGraph:
 
     @torch.no_grad()
     def replay(self) -> None:
-        self.replays += 1
+        PretendedGraph.replays += 1
         for operator, arguments, settings, results in self._notes.calls:
             again = operator(*arguments, **settings)
             for result, x in zip(_tensors(results), _tensors(again), strict=True):
@@ -73,7 +72,7 @@ def _tensors(tree) -> list[Tensor]:
 
 def install(monkeypatch, *modules) -> None:
     """Let these modules' graphed() make a GraphedStep of pretended graphs."""
-    PretendedGraph.made.clear()
+    PretendedGraph.made = PretendedGraph.replays = 0
     monkeypatch.setattr(graphs, "Graph", PretendedGraph)
     monkeypatch.setattr(graphs, "side_stream", lambda device: contextlib.nullcontext())
     for module in modules:

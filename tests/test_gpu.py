@@ -54,9 +54,13 @@ def test_a_training_that_is_over_holds_nothing(tmp_path, monkeypatch):
     gc.collect()
     gc.disable()
     try:
-        train(segmenter, scenes, scenes[:2], training.Recipe(epochs=1, batch_size=2))
-        train_spade(generator, judge, scenes, Recipe(pictures=4, batch_size=2), encoder)
-        assert not [x for x in gc.get_objects() if type(x) is graphs.GraphedStep]
+        train(segmenter, scenes, scenes[:2], training.Recipe(epochs=3, batch_size=2))
+        recipe = Recipe(pictures=12, batch_size=2, style_weight=1, head_start=12)
+        classifier = StyleClassifier(style_labels(scenes)[0], z_dim=3)
+        train_spade(generator, judge, scenes, recipe, encoder, classifier=classifier)
+        assert pretended_graph.PretendedGraph.made > 4
+        kinds = graphs.GraphedStep, graphs._Capture, graphs.Graph
+        assert not [x for x in gc.get_objects() if type(x) in kinds]
     finally:
         gc.enable()
     parameters = [x for part in (segmenter, generator, judge, encoder) for x in part.parameters()]
@@ -69,7 +73,7 @@ def trained_twice(monkeypatch, train, is_on_gpu):
         ordinary = train()
         pretended_graph.install(monkeypatch, training, spade_training, styles)
         graphed = train()
-        assert sum(graph.replays for graph in pretended_graph.PretendedGraph.made) > 0
+        assert pretended_graph.PretendedGraph.replays > 0
         return graphed, ordinary
     replays, replay = [], graphs.Graph.replay
     monkeypatch.setattr(graphs.Graph, "replay", lambda x: replays.append(x) or replay(x))
@@ -212,6 +216,37 @@ def test_a_step_that_cannot_be_captured_is_named(monkeypatch, device):
     assert torch.equal(layer.weight, before) and "step" not in vars(optimizer)
     step(x)
     assert not torch.equal(layer.weight, before)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_a_gpu)])
+def test_an_interrupted_capture_is_ended(monkeypatch, device):
+    if device == "cpu":
+        pretended_graph.install(monkeypatch)
+    layer, calls = nn.Linear(3, 1).to(device), []
+    optimizer = torch.optim.SGD(layer.parameters(), 0.1)
+
+    def step(x):
+        loss = layer(x).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        calls.append(1)
+        if len(calls) == graphs.WARMUP_CALLS + 1:
+            raise KeyboardInterrupt  # the Stop button, just then
+        return loss.detach()
+
+    x, graphed = torch.ones(2, 3, device=device), graphs.GraphedStep(step, [optimizer])
+    for _ in range(graphs.WARMUP_CALLS):
+        graphed(x)
+    with pytest.raises(KeyboardInterrupt):
+        graphed(x)
+    before = graphed(x).item()  # captured anew; a stream that still captures would refuse it
+    assert graphed(x).item() < before and torch.cuda.is_available() == (x + 1).is_cuda
+
+
+def test_a_step_has_to_return_tensors():
+    with pytest.raises(TypeError, match="returned None: expected a tensor, or a tuple or dict"):
+        graphs.copies(None)
 
 
 def test_elsewhere_a_step_is_an_ordinary_function(monkeypatch):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 import sys
 from html.parser import HTMLParser
 from urllib.parse import unquote
@@ -13,6 +14,7 @@ from killed import killed_and_resumed
 
 import spade
 from utils.engine.run import JOURNAL as RESULTS
+from utils.files import PROJECT
 from utils.images import read_image, read_map, read_photo, save_image
 from utils.labels import label_ids_to_colors
 from utils.photo_folder import FOLDERS, PAGE, run_folder
@@ -246,3 +248,9 @@ def test_page(pipeline, photos, tmp_path):
     for photo, record in report.records.items():
         assert photo in page.text and f"{record.agreement:.1%}" in page.text
     assert str(tmp_path) not in report.page.read_text(), "the folder can be moved"
+
+
+def test_the_first_editions_command_is_the_same_one():
+    command = [sys.executable, "-m", "utils.pipeline", "--help"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: python -m utils.photo_folder ")

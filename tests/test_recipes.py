@@ -1,6 +1,7 @@
 """Recipes: what a TOML file may say, and what it may not."""
 
 import argparse
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from spade.stages import TRAINING as SPADE
 from utils.files import PROJECT
-from utils.recipes import Place, Training, add_options, check_choices, option, read_recipe
+from utils.recipes import Place, Training, add_options, check_values, option, read_recipe
 from utils.stages import TRAINING as SEGMENTATION
 from utils.weights import load_weights, save_weights
 
@@ -20,8 +21,9 @@ class Stage:
     """A stage of a training that counts only."""
 
     name: str = option("1", "of the stage")
-    count: int = option(3, "how many")
-    rate: float = option(0.5, "how fast")
+    count: int = option(3, "how many", least=0)
+    rate: float = option(0.5, "how fast", least=0.1)
+    epochs: int = option(1, "how often")
     is_loud: bool = option(False, "with noise")
     size: tuple[int, int] = option((4, 2), "WIDTHxHEIGHT")
     shape: str = option("round", "its form", SHAPES)
@@ -29,7 +31,7 @@ class Stage:
     start: tuple[str, ...] | None = option(None, "what it begins from", instead=("random",))
 
     def __post_init__(self):
-        check_choices(self)
+        check_values(self)
 
 
 @pytest.fixture
@@ -57,8 +59,8 @@ def test_stages_share_what_stands_above_them(recipe):
         start = ["1/file", "random"]
     """)
     first, last = read_recipe(path, Stage)
-    assert first == Stage("1", 5, 1.0, True, (8, 6)) and isinstance(first.rate, float)
-    assert last == Stage("last", 7, 1.0, False, (8, 6), width=9, start=("1/file", "random"))
+    assert first == Stage("1", 5, 1.0, is_loud=True, size=(8, 6)) and isinstance(first.rate, float)
+    assert last == Stage("last", 7, 1.0, size=(8, 6), width=9, start=("1/file", "random"))
     assert read_recipe(recipe("count = 1"), Stage) == [Stage(count=1)]
 
 
@@ -73,8 +75,14 @@ def test_stages_share_what_stands_above_them(recipe):
         ("is_loud = 1", "is_loud is 1: expected true or false."),
         ("size = '8'", "size is '8': expected WIDTHxHEIGHT in quotes"),
         ("size = [8, 6]", r"size is \[8, 6\]: expected WIDTHxHEIGHT in quotes"),
-        ("start = 'file'", "start is 'file': expected a list of texts in quotes."),
-        ("start = [1]", r"start is \[1\]: expected a list of texts"),
+        ("start = 1", "start is 1: expected a text in quotes, or a list of them."),
+        ("start = [1]", r"start is \[1\]: expected a text in quotes, or a list"),
+        ("count = -1", "count is -1: expected 0 or more."),
+        ("rate = nan", "rate is nan: expected 0.1 or more."),
+        ("", "recipe.toml is empty: expected settings"),
+        ("# all of it\n", "recipe.toml is empty: expected settings"),
+        ("count = {a = 1}", r"count is {'a': 1}: expected a whole number."),
+        ("start = 'f'\n[[stages]]\n[[stages]]\nname='b'", "start and name hold for one stage, and"),
         ("width = 'a'", "width is 'a': expected a whole number."),
         (
             "shape = 'oval'",
@@ -83,8 +91,13 @@ def test_stages_share_what_stands_above_them(recipe):
         ("count = ", "recipe.toml is no TOML file: "),
         ("stages = 3", r"recipe.toml: stages should be tables, each under a line \[\[stages\]\]"),
         ("stages = []", "recipe.toml: stages should be tables"),
-        ("[[stages]]\nname='a'\n[[stages]]\nname='a'", "has the stages a, a: expected names that"),
-        ("[[stages]]\nname='../a'", "has the stages ../a: expected names that differ and can be"),
+        ("[[stages]]\nname='a'\n[[stages]]\nname='a'", "has the stages 'a', 'a': expected names"),
+        ("[[stages]]\nname='a'\n[[stages]]\nname='A'", "has the stages 'a', 'A': expected names"),
+        ("[[stages]]\nname='../a'", "has the stages '../a': expected names that differ, of lett"),
+        ("[[stages]]\nname='..'", "has the stages '..': expected names"),
+        ("[[stages]]\nname=''", "has the stages '': expected names"),
+        ("[[stages]]\nname='last.pt'", "has the stages 'last.pt': expected names"),
+        ("[[stages]]\nname=1", "name is 1: expected a text in quotes."),
     ],
 )
 def test_what_a_recipe_may_not_say(recipe, text, message):
@@ -131,7 +144,7 @@ def counting(recipe, tmp_path):
         if before.width != stage.width:
             raise ValueError(f"width {before.width}, then {stage.width}.")
 
-    training = Training(Stage, train, check_start, "last.pt", "result.safetensors")
+    training = Training(Stage, train, check_start, ("last.pt", "result.safetensors"))
 
     def run(text, *options):
         asked.clear()
@@ -160,15 +173,51 @@ def test_a_stage_goes_on_from_the_one_before_it(counting, tmp_path):
     assert counting(TWO) == [("large", ".", start)]
 
 
-def test_a_stage_that_began_from_another_one(counting, tmp_path):
+def test_a_checkpoint_of_another_recipe_is_refused_at_once_and_always(counting, tmp_path):
     counting(TWO)
-    changed = "rate = 2\n" + TWO
-    with pytest.raises(
-        ValueError, match=r'last\.pt began from an earlier training of stage "small'
+    out = tmp_path / "out"
+    for changed, message in (
+        (
+            "rate = 2\n" + TWO,
+            r"small.last\.pt is of another training \(stage 1 had rate 0.5, a",
+        ),
+        (
+            TWO + "rate = 2",
+            r"last\.pt is of another .* \(stage 2 had rate 0.5, and has rate 2",
+        ),
+        (
+            TWO + "start = 'random'",
+            r"\(stage 2 had start None, and has start \['random'\] now",
+        ),
+        (TWO + "[[stages]]\nname = 'end'", r"it was stage 2 of its recipe, and is stage 3 now"),
     ):
-        counting(changed)
-    (tmp_path / "out" / "last.pt").unlink()
-    assert [name for name, *_ in counting(changed)] == ["large"]
+        for _ in range(2):
+            with pytest.raises(ValueError, match=message):
+                counting(changed)
+    # What the training itself compares may change: it goes on, but no later stage does.
+    assert [name for name, *_ in counting(TWO + "epochs = 2")] == ["large"]
+    with pytest.raises(ValueError, match=r"\(stage 1 had epochs 1, and has epochs 3 now\)"):
+        counting("epochs = 3\n" + TWO + "epochs = 2")
+    # One that single options began has no recipe.
+    (out / "stages.json").unlink()
+    with pytest.raises(ValueError, match=r"last\.pt is of another training \(it was begun without"):
+        counting(TWO + "epochs = 3")
+
+
+def test_a_setting_that_an_older_version_lacked_has_its_default(counting, tmp_path):
+    counting(TWO)
+    weights = tmp_path / "out" / "result.safetensors"
+    recorded = load_weights(weights)[1]["recipe"]
+    for stage in recorded:
+        del stage["width"], stage["rate"]
+    save_weights(weights, {}, {"recipe": recorded})
+    assert counting(TWO) == []
+
+
+def test_the_folders_of_finished_stages_may_be_deleted(counting, tmp_path):
+    counting(TWO)
+    shutil.rmtree(tmp_path / "out" / "small")
+    assert counting(TWO) == []
 
 
 def test_a_stage_can_name_what_it_starts_from(counting, tmp_path):
@@ -176,14 +225,22 @@ def test_a_stage_can_name_what_it_starts_from(counting, tmp_path):
     (*_, end) = counting(three)
     out = tmp_path / "out"
     assert end == ("end", ".", (f"{out}/small/last.pt", f"{out}/large/result.safetensors"))
-    assert counting(TWO + "start = ['random']", "--root", "x")[-1][2] == ("random",)
+
+
+def test_a_stage_can_start_anew(counting):
+    assert counting(TWO + "start = 'random'", "--root", "x")[-1][2] == ("random",)
 
 
 def test_stages_that_do_not_fit_are_refused_before_anything_is_trained(counting, tmp_path):
     with pytest.raises(ValueError, match='stage "large" can.t start from stage "small": width No'):
         counting(TWO + "width = 5")
-    with pytest.raises(FileNotFoundError, match='stage "large": start names huge/last.pt, and the'):
-        counting(TWO + "start = ['huge/last.pt']")
+    for start, message in (
+        ("['huge/last.pt']", "start names huge/last.pt, and there is no such file in "),
+        ("['small/lasst.pt']", "small/lasst.pt, .*; a stage leaves last.pt, result.safetensors"),
+        ("[]", "start is an empty list: write"),
+    ):
+        with pytest.raises((FileNotFoundError, ValueError), match=f'stage "large": .*{message}'):
+            counting(TWO + f"start = {start}")
     assert not (tmp_path / "out").exists()
 
 
@@ -192,7 +249,8 @@ def test_options_beside_a_recipe(counting, tmp_path):
         ValueError, match=r"recipe.toml and --is-loud: beside --recipe only --out, "
     ):
         counting(TWO, "--is-loud")
-    assert counting("", "--cache", "c", "--root", "r", "--precision", "bf16") == [("1", ".", None)]
+    options = ("--cache", "c", "--root", "r", "--precision", "bf16")
+    assert counting("count = 1", *options) == [("1", ".", None)]
     assert Place(tmp_path).precision == "fp32"
 
 
@@ -212,7 +270,7 @@ def test_the_recipes_of_the_bundled_networks(path, monkeypatch):
     monkeypatch.setattr(Path, "is_file", lambda x: x.parts[0] == "runs" or is_file(x))
     monkeypatch.setattr("utils.recipes.write_atomically", lambda *_: None)
     dry = replace(training, train=lambda stage, *_: trained.append(stage.name))
-    dry.run(stages, Place(PROJECT / "nowhere"), path)
+    dry.train_recipe(path, Place(PROJECT / "nowhere"))
     assert trained == [stage.name for stage in stages]
     weights = path.with_suffix(".safetensors")
     if not is_file(weights):

@@ -158,9 +158,10 @@ def test_the_spade_command(segmenter, tmp_path, capsys):
     one = spade.load_generator(tmp_path / "one" / "generator.safetensors")
     assert one.size == (64, 64) and one.settings["hidden"] == 4 and one.styles
     assert spade.load_encoder(tmp_path / "one" / "encoder.safetensors").settings["z_dim"] == 4
-    # It goes on at twice the size; nothing is learnt from no pictures, so the weights are the same.
+    # It goes on at twice the size; nothing is learnt at a rate of 0, so the weights are the same.
     start = tmp_path / "one" / "last.pt"
-    run("--size", "128x128", "--out", tmp_path / "two", "--start", start, "--pictures", 0)
+    still = ("--learning-rate", 0, "--pictures", 2)
+    run("--size", "128x128", "--out", tmp_path / "two", "--start", start, *still)
     two = spade.load_generator(tmp_path / "two" / "generator.safetensors")
     assert two.size == (128, 128) and two.upsampling == "more"
     current = torch.load(start, weights_only=True)["network"]
@@ -222,6 +223,18 @@ def test_a_recipe_killed_at_random_moments_ends_with_the_same_bits(tmp_path):
     assert load_weights(whole / "encoder.safetensors")[1]["recipe"] == generator.recipe
 
 
+def test_a_recipe_in_two_processes(in_two_processes, tmp_path):
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    line = f"-m spade.training --recipe {tmp_path / 'recipe.toml'} --out {tmp_path / 'out'}"
+    line += f" --cache {tmp_path / 'cache'}"
+    printed = in_two_processes(*line.split())
+    assert printed.count("wrote ") == 2 and printed.count("is finished: ") == 1
+    generator = spade.load_generator(tmp_path / "out" / "generator.safetensors")
+    assert generator.size == (128, 128) and len(generator.history["matching"]) == 4
+    printed = in_two_processes(*line.split())
+    assert "wrote " not in printed and printed.count("is finished: ") == 1
+
+
 def test_a_segmentation_recipe_of_two_stages(tmp_path, capsys):
     path, out = tmp_path / "recipe.toml", tmp_path / "out"
     stages_text = """
@@ -250,6 +263,23 @@ learning_rate = 0
     assert capsys.readouterr().out == f"{path} is finished: {out / 'segmentation.safetensors'}\n"
 
 
+@pytest.mark.parametrize(
+    "main, line, message",
+    [
+        (stages.main, "--epochs 0", "epochs is 0: expected 1 or more."),
+        (stages.main, "--batch-size 0", "batch_size is 0: expected 1 or more."),
+        (stages.main, "--val-scenes 0", "val_scenes is 0: expected 1 or more."),
+        (spade_stages.main, "--pictures 4", "pictures is 4: expected at least a batch, 8."),
+        (spade_stages.main, "--save-every 0", "save_every is 0: expected 1 or more."),
+        (spade_stages.main, "--scenes -5", "scenes is -5: expected 1 or more."),
+    ],
+)
+def test_numbers_that_are_too_small(main, line, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        main([*line.split(), "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
 def test_stages_whose_networks_differ_are_refused(tmp_path):
     out = tmp_path / "out"
 
@@ -269,6 +299,7 @@ def test_stages_whose_networks_differ_are_refused(tmp_path):
     weights = 'start = ["half/generator.safetensors", "half/encoder.safetensors"]'
     message = refused(spade_stages.main, RECIPE + f"ndf = 3\nhidden = 5\n{weights}")
     assert "hidden 4" in message
-    two = "backbone = 'resnet18'\n[[stages]]\n[[stages]]\nname='b'\nbackbone = 'resnet34'"
-    message = refused(stages.main, two)
+    two = "[[stages]]\n[[stages]]\nname = 'b'\nbackbone = 'resnet50'"
+    message = refused(stages.main, "backbone = 'resnet18'\n" + two)
     assert 'stage "b" can\'t start from stage "1": backbone is resnet18 there and resn' in message
+    assert "backbone is resnet34 there and resnet50" in refused(stages.main, two)

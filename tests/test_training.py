@@ -480,7 +480,7 @@ def test_the_checkpoint_of_another_training(streets, tmp_path):
         trained(a_network(head="unet"), streets, streets.first(2), **arguments)
     with pytest.raises(ValueError, match=message.format("seed 0", "seed 1")):
         trained(a_network(), streets, streets.first(2), seed=1, **arguments)
-    was, now = "augmentation None", r"augmentation flip 0.5, scale 0.5\.\.1, color 0.0"
+    was, now = "augmentation None", r"augmentation flip 0.5, scale 0.5\.\.1, color 0"
     with pytest.raises(ValueError, match=message.format(was, now)):
         trained(a_network(), streets, streets.first(2), scale=0.5, **arguments)
     was, now = "class_weights None", r"class_weights with checksum \w{8}"

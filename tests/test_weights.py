@@ -5,7 +5,11 @@ import pytest
 import torch
 
 from utils import weights
+from utils.scenes import open_scenes
+from utils.segmentation import SegmentationNet
+from utils.training import Recipe, run_settings
 from utils.weights import (
+    differing,
     find_weights,
     load_checkpoint,
     load_weights,
@@ -284,3 +288,23 @@ def test_an_encoder_comes_with_its_generator(project):
     assert find_weights("encoder", "toy") == trained
     with pytest.raises(FileNotFoundError, match="--dataset camvid --out runs/generator_camvid"):
         find_weights("encoder", "camvid")
+
+
+@pytest.mark.parametrize("written", ["flip 0.5, scale 1..1, color 0", None])
+def test_checkpoints_of_the_first_edition_are_taken_up(written):
+    """Its command wrote the plain augmentation as a text, its function as None."""
+    saved = {
+        "backbone": "resnet34", "head": "fcn", "finest_stride": 2, "batch_size": 32,
+        "scenes": "toy 256x128, 2975 scenes", "learning_rate": 1e-4, "schedule": "constant",
+        "epochs": "any", "seed": 0, "half_size": 0, "class_weights": None,
+        "frozen backbone": False, "augmentation": written,
+    }  # fmt: skip
+    scenes = open_scenes("toy", "train")
+    network = SegmentationNet()
+    assert differing(saved, run_settings(network, scenes, Recipe(), None)) is None
+    assert differing(saved, run_settings(network, scenes, Recipe(scale=0.3), None)) == (
+        f"augmentation {written}",
+        "augmentation flip 0.5, scale 0.3..1, color 0",
+    )
+    cropped = saved | {"augmentation": "flip 0.5, scale 0.3..1, color 0"}
+    assert differing(cropped, run_settings(network, scenes, Recipe(scale=0.3), None)) is None

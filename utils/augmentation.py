@@ -51,7 +51,7 @@ class Augmentation:
         if color:
             steps.append(v2.ColorJitter(color, color, color, color / 10))
         self._transform = v2.Compose(steps)
-        self.settings = f"flip {flip}, scale {scale[0]}..{scale[1]}, color {color}"
+        self.settings = f"flip {flip:g}, scale {scale[0]:g}..{scale[1]:g}, color {color:g}"
 
     def __call__(
         self, image_u8: Tensor, *maps: Tensor, seeds: Sequence[int] | Tensor

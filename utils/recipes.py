@@ -20,10 +20,10 @@ their names below it.
 import argparse
 import dataclasses
 import json
-import shutil
+import re
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from accelerate.state import PartialState
@@ -32,7 +32,7 @@ from utils.commands import width_and_height
 from utils.engine.accelerator import PRECISIONS
 from utils.engine.run import CHECKPOINT
 from utils.files import write_atomically
-from utils.weights import load_weights
+from utils.weights import differing, load_weights
 
 try:
     import tomllib
@@ -40,37 +40,49 @@ except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
 
 ABOUT_THE_MACHINE = ("out", "root", "cache", "precision")  # options beside --recipe
+BEGUN = "stages.json"  # beside a checkpoint: the settings of its stage and of those before it
+GOING_ON = ("pictures", "epochs")  # settings of a stage that its training compares itself
+_NAME = re.compile(r"[\w-]+")
 _KINDS = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
     str: "a text in quotes",
     tuple[int, int]: 'WIDTHxHEIGHT in quotes, "256x128" for example',
-    tuple[str, ...]: "a list of texts in quotes",
+    tuple[str, ...]: "a text in quotes, or a list of them",
 }
 
 
 def option(
-    default: object, about: str, choices: Iterable[str] = (), instead: Iterable[str] = ()
+    default: object,
+    about: str,
+    choices: Iterable[str] = (),
+    least: float | None = None,
+    instead: Iterable[str] = (),
 ) -> typing.Any:
     """A dataclass's field that is a key in recipes and an option of the command.
 
     Args:
         choices: the values that it may have; a dict in which they are looked up, for example.
+        least: the smallest number that it may be.
         instead: for a field that names files, the words that may stand in their place.
     """
-    metadata = {"about": about, "choices": choices, "instead": tuple(instead)}
+    metadata = {"about": about, "choices": choices, "least": least, "instead": tuple(instead)}
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def check_choices(stage: object) -> None:
-    """Raise ValueError if one of a dataclass's values is none of the choices of its option()."""
+def check_values(stage: object) -> None:
+    """Raise ValueError if a value is none of its option's choices, or too small."""
     for field in dataclasses.fields(stage):
-        choices, value = field.metadata["choices"], getattr(stage, field.name)
-        if choices and value is not None and value not in choices:
-            raise ValueError(
-                f"{field.name} is {value!r}: expected one of {', '.join(map(str, choices))}."
-            )
+        choices, least = field.metadata["choices"], field.metadata["least"]
+        value = getattr(stage, field.name)
+        if value is None:
+            continue
+        if choices and value not in choices:
+            known = ", ".join(map(str, choices))
+            raise ValueError(f"{field.name} is {value!r}: expected one of {known}.")
+        if least is not None and not value >= least:
+            raise ValueError(f"{field.name} is {value}: expected {least} or more.")
 
 
 # ----------------------------------------------------------------------------- from a file
@@ -84,8 +96,8 @@ def read_recipe(path: str | Path, kind: type) -> list:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no TOML, has a key that is no field, a value of another type, or two
-            stages of one name.
+        ValueError: it is no TOML, says nothing, has a key that is no field, a value that a field
+            can't have, or two stages of one name.
     """
     path = Path(path)
     if not path.is_file():
@@ -94,18 +106,25 @@ def read_recipe(path: str | Path, kind: type) -> list:
         shared = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no TOML file: {error}.") from error
+    if not shared:
+        raise ValueError(f"{path} is empty: expected settings, and stages under lines [[stages]].")
     tables = shared.pop("stages", [{}])
     if not isinstance(tables, list) or not all(isinstance(x, dict) for x in tables) or not tables:
         raise ValueError(f"{path}: stages should be tables, each under a line [[stages]].")
+    if len(tables) > 1 and {"start", "name"} & shared.keys():
+        raise ValueError(
+            f"{path}: start and name hold for one stage, and these stand above all of them: write "
+            "them under the line [[stages]] of their stage."
+        )
     stages = []
     for number, table in enumerate(tables, 1):
         name = table.get("name", str(number))
         stages.append(_stage(kind, {"name": name} | shared | table, f'{path}, stage "{name}"'))
     names = [stage.name for stage in stages]
-    if len(set(names)) < len(names) or any(Path(name).name != name for name in names):
+    if len({name.lower() for name in names}) < len(names) or not all(map(_NAME.fullmatch, names)):
         raise ValueError(
-            f"{path} has the stages {', '.join(names)}: expected names that differ and can be "
-            "names of folders."
+            f"{path} has the stages {', '.join(map(repr, names))}: expected names that differ, of "
+            "letters, digits, - and _."
         )
     return stages
 
@@ -136,9 +155,10 @@ def _converted(field: dataclasses.Field, value: object) -> object:
             return width_and_height(value)
         except argparse.ArgumentTypeError:
             pass  # told below
-    elif kind == tuple[str, ...] and isinstance(value, list):
-        if all(isinstance(item, str) for item in value):
-            return tuple(value)
+    elif kind == tuple[str, ...] and isinstance(value, (str, list)):
+        items = [value] if isinstance(value, str) else value
+        if all(isinstance(item, str) for item in items):
+            return tuple(items)
     elif type(value) is kind:
         return value
     raise ValueError(f"{field.name} is {value!r}: expected {_KINDS[kind]}.")
@@ -198,23 +218,23 @@ class Training:
 
     Attributes:
         stage: the dataclass of a stage.
-        train: trains a stage, whose start holds paths, and writes result into the folder; the list
-            goes into the metadata of the weights: the settings of all stages so far.
+        train: trains a stage, whose start holds paths, in the folder, and writes its files there;
+            the list goes into the weights' metadata: the settings of all stages so far.
         check_start: raises ValueError if its second stage can't begin with that file of the first.
-        checkpoint: the file of a stage that the next one goes on from.
-        result: the file of weights that a stage ends with.
+        files: what a stage leaves for others to start from: first the one that the next stage
+            takes by default, and last the weights that tell that the stage is finished.
     """
 
     stage: type
     train: Callable[[object, Place, Path, list[dict]], None]
     check_start: Callable[[object, object, str], None]
-    checkpoint: str
-    result: str
+    files: tuple[str, ...]
 
     def main(self, description: str, arguments: list[str] | None = None) -> None:
         """The command line: the stages of --recipe, or one stage of options.
 
-        Raises ValueError or FileNotFoundError, in a sentence, before anything is trained.
+        Raises ValueError or FileNotFoundError before anything is trained, if the recipe can't be
+        trained here.
         """
         parser = argparse.ArgumentParser(description=description)
         parser.add_argument("--recipe", type=Path, help="a TOML file with all of the training")
@@ -228,53 +248,98 @@ class Training:
         place = Place(**{name: options.pop(name) for name in ABOUT_THE_MACHINE})
         if recipe is None:
             values = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-            self.run([self.stage(**values)], place)
-            return
-        if options:
+            stage = self.stage(**values)
+            self.train(stage, place, place.out, [dataclasses.asdict(stage)])
+        elif options:
             raise ValueError(
                 f"{recipe} and --{next(iter(options)).replace('_', '-')}: beside --recipe only "
                 f"{', '.join('--' + name for name in ABOUT_THE_MACHINE)} are allowed; write the "
                 "other options into the recipe."
             )
-        self.run(read_recipe(recipe, self.stage), place, recipe)
+        else:
+            self.train_recipe(recipe, place)
 
-    def run(self, stages: list, place: Place, recipe: Path | None = None) -> None:
+    def train_recipe(self, recipe: Path, place: Place) -> None:
         """Train the stages that are not finished; one that was interrupted goes on."""
+        stages, text = read_recipe(recipe, self.stage), recipe.read_bytes()
         folders = {stage.name: place.out / stage.name for stage in stages}
         folders[stages[-1].name] = place.out
-        ready = [self._ready(stages, number, folders, recipe) for number in range(len(stages))]
-        before = None  # the stage before, if it was trained now
-        for number, stage in enumerate(ready):
+        ready: list = []
+        for stage in stages:
+            ready.append(self._ready(stage, ready, folders, recipe))
+        records = [self._record(stages[: number + 1]) for number in range(len(stages))]
+        todo = 0
+        for number, (stage, record) in enumerate(zip(stages, records, strict=True)):
+            if self._is_finished(folders[stage.name], record):
+                todo = number + 1
+            else:
+                self._check_begun(folders[stage.name], record)
+        for stage, record in list(zip(ready, records, strict=True))[todo:]:
             folder = folders[stage.name]
-            so_far = [dataclasses.asdict(x) for x in stages[: number + 1]]
-            so_far = json.loads(json.dumps(so_far))  # with lists for tuples, as it is read again
-            if recipe is not None:
-                weights = folder / self.result
-                if weights.is_file() and load_weights(weights)[1].get("recipe") == so_far:
-                    continue
-                if before is not None and (folder / CHECKPOINT).is_file():
-                    raise ValueError(
-                        f'{folder / CHECKPOINT} began from an earlier training of stage "{before}"'
-                        ": delete it, or choose another --out."
-                    )
-            self.train(stage, place, folder, so_far)
+            if PartialState().is_main_process:
+                _write(folder / BEGUN, json.dumps(record, indent=1).encode())
             PartialState().wait_for_everyone()
-            before = stage.name
-        if recipe is not None and PartialState().is_main_process:
-            beside = (place.out / self.result).with_suffix(".toml")
-            write_atomically(beside, lambda part: shutil.copyfile(recipe, part))
-            print(f"{recipe} is finished: {place.out / self.result}")
+            self.train(stage, place, folder, record)
+            PartialState().wait_for_everyone()
+        if PartialState().is_main_process:
+            weights = place.out / self.files[-1]
+            _write(weights.with_suffix(".toml"), text)
+            print(f"{recipe} is finished: {weights}")
 
-    def _ready(self, stages: list, number: int, folders: dict[str, Path], recipe: Path | None):
-        """A stage with paths for the files that it names, after a check that they will fit."""
-        stage, earlier = stages[number], {x.name: x for x in stages[:number]}
-        where = f'{recipe}, stage "{stage.name}"'
+    def _record(self, stages: list) -> list[dict]:
+        """The settings of stages as they are read again from JSON, with lists for tuples."""
+        return json.loads(json.dumps([dataclasses.asdict(stage) for stage in stages]))
+
+    def _is_finished(self, folder: Path, record: list[dict]) -> bool:
+        weights = folder / self.files[-1]
+        if not weights.is_file():
+            return False
+        return self._difference(load_weights(weights)[1].get("recipe"), record) is None
+
+    def _check_begun(self, folder: Path, record: list[dict]) -> None:
+        """Raise ValueError if the folder's checkpoint is of a stage with another past."""
+        if not (folder / CHECKPOINT).is_file():
+            return
+        begun = folder / BEGUN
+        saved = json.loads(begun.read_text()) if begun.is_file() else None
+        difference = self._difference(saved, record, GOING_ON)
+        if difference is not None:
+            raise ValueError(
+                f"{folder / CHECKPOINT} is of another training ({difference}): delete it to train "
+                "this stage anew, or choose another --out."
+            )
+
+    def _difference(
+        self, saved: list[dict] | None, record: list[dict], may_differ: Sequence[str] = ()
+    ) -> str | None:
+        """In which setting of which stage two records differ, in words; None if they are alike.
+
+        Args:
+            may_differ: settings of the last stage that are not compared.
+        """
+        if saved is None:
+            return "it was begun without this recipe"
+        if len(saved) != len(record):
+            return f"it was stage {len(saved)} of its recipe, and is stage {len(record)} now"
+        defaults = self._record([self.stage()])[0]  # for settings that an older version lacks
+        for number, (was, now) in enumerate(zip(saved, record, strict=True), 1):
+            skipped = ("save_every", *(may_differ if number == len(record) else ()))
+            compared = {key: value for key, value in now.items() if key not in skipped}
+            differences = differing(defaults | was, compared)
+            if differences is not None:
+                return f"stage {number} had {differences[0]}, and has {differences[1]} now"
+        return None
+
+    def _ready(self, stage, before: list, folders: dict[str, Path], recipe: Path):
+        """A stage with paths in start, after a check that the files it names are, or will be."""
+        where, start = f'{recipe}, stage "{stage.name}"', stage.start
+        earlier = {x.name: x for x in before}
+        if start is None and before:
+            start = f"{before[-1].name}/{self.files[0]}"
 
         def path_of(item: str, field: dataclasses.Field) -> str:
             name, _, file = item.partition("/")
-            if item in field.metadata["instead"] or recipe is None:
-                return item
-            if file and name in earlier:
+            if field.name == "start" and name in earlier and file in self.files:
                 try:
                     self.check_start(earlier[name], stage, file)
                 except ValueError as error:
@@ -282,20 +347,27 @@ class Training:
                         f'{where} can\'t start from stage "{name}": {error}'
                     ) from error
                 return str(folders[name] / file)
-            if not Path(item).is_file():
-                raise FileNotFoundError(
-                    f"{where}: {field.name} names {item}, and there is no such file."
-                )
-            return item
+            if item in field.metadata["instead"] or Path(item).is_file():
+                return item
+            leaves = f"; a stage leaves {', '.join(self.files)}" if name in earlier else ""
+            raise FileNotFoundError(
+                f"{where}: {field.name} names {item}, and there is no such file in {Path.cwd()}"
+                f"{leaves}."
+            )
 
-        values = {}
+        paths = {}
         for field in dataclasses.fields(stage):
-            value = getattr(stage, field.name)
-            if field.name == "start" and value is None and number:
-                value = f"{stages[number - 1].name}/{self.checkpoint}"
-                value = value if _type(field) is str else (value,)
-            if field.metadata["instead"] and value is not None:
-                is_one = isinstance(value, str)
-                paths = tuple(path_of(item, field) for item in ([value] if is_one else value))
-                values[field.name] = paths[0] if is_one else paths
-        return dataclasses.replace(stage, **values)
+            value = start if field.name == "start" else getattr(stage, field.name)
+            if not field.metadata["instead"] or value is None:
+                continue
+            is_list = _type(field) is not str
+            items = [value] if isinstance(value, str) else value
+            if not items:
+                raise ValueError(f'{where}: {field.name} is an empty list: write ["random"].')
+            items = tuple(path_of(item, field) for item in items)
+            paths[field.name] = items if is_list else items[0]
+        return dataclasses.replace(stage, **paths)
+
+
+def _write(path: Path, content: bytes) -> None:
+    write_atomically(path, lambda part: part.write_bytes(content))

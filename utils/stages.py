@@ -25,6 +25,9 @@ from utils.segmentation import (
 )
 from utils.training import HISTORY_KEYS, History, Recipe, balanced_weights, train
 
+ANEW = (None, "random", "imagenet")  # a start that is no file
+DEFAULTS = {"backbone": "resnet34", "head": "fcn", "finest_stride": 2}  # of a network made anew
+
 
 @dataclass(frozen=True)
 class Stage(Recipe):
@@ -33,8 +36,8 @@ class Stage(Recipe):
     name: str = option("1", "of the stage, and of the folder that it is trained in")
     dataset: str = option("toy", "the data set", DATASETS)
     size: tuple[int, int] = option((256, 128), "WIDTHxHEIGHT")
-    scenes: int | None = option(None, "how many training scenes; all by default")
-    val_scenes: int | None = option(None, "how many to validate with; all by default")
+    scenes: int | None = option(None, "how many training scenes; all by default", least=1)
+    val_scenes: int | None = option(None, "how many to validate with; all by default", least=1)
     start: str | None = option(
         None,
         "random, imagenet, or a file of weights; with another head its backbone alone",
@@ -68,16 +71,16 @@ def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) ->
     if PartialState().is_main_process:
         best, _ = load_segmentation(folder / "best.safetensors")
         history = {key: earlier.get(key, []) + history[key] for key in HISTORY_KEYS}
-        path = folder / TRAINING.result
+        path = folder / TRAINING.files[-1]
         save_segmentation(best, path, history, compact=True, recipe=so_far)
         print(f"wrote {path}")
 
 
 def _starting_network(stage: Stage) -> tuple[SegmentationNet, History]:
     """The network that a stage begins with, and what its weights have been through."""
-    if stage.start in (None, "random", "imagenet"):
-        settings = stage.backbone or "resnet34", stage.head or "fcn", stage.start == "imagenet"
-        return SegmentationNet(*settings, stage.finest_stride or 2), {}
+    if stage.start in ANEW:
+        settings = {name: getattr(stage, name) or value for name, value in DEFAULTS.items()}
+        return SegmentationNet(pretrained=stage.start == "imagenet", **settings), {}
     network, history = load_segmentation(stage.start)
     for option_name in ("backbone", "finest_stride"):
         there, wanted = network.settings[option_name], getattr(stage, option_name)
@@ -97,16 +100,14 @@ def check_start(before: Stage, stage: Stage, file: str) -> None:
     """Raise ValueError if a stage can't begin with the network of one before it."""
     for name in ("backbone", "finest_stride"):
         was, wanted = getattr(before, name), getattr(stage, name)
+        if was is None and before.start in ANEW:
+            was = DEFAULTS[name]
         if None not in (was, wanted) and was != wanted:
             raise ValueError(f"{name} is {was} there and {wanted} here; expected the same.")
 
 
 TRAINING = Training(
-    Stage,
-    train_stage,
-    check_start,
-    checkpoint="best.safetensors",
-    result="segmentation.safetensors",
+    Stage, train_stage, check_start, files=("best.safetensors", "segmentation.safetensors")
 )
 
 

@@ -33,7 +33,7 @@ from utils.images import resize_image, resize_map
 from utils.labels import NUM_LABELS
 from utils.metrics import SegmentationResult, SegmentationScore
 from utils.progress import progress
-from utils.recipes import check_choices, option
+from utils.recipes import check_values, option
 from utils.scenes import Scenes
 from utils.segmentation import (
     SegmentationNet,
@@ -53,14 +53,16 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained; it can't change between two parts of one training.
+    """How a network is trained.
 
-    Raises ValueError for a schedule that there is not.
+    Nothing of it may change between two parts of one training, but epochs at a constant rate.
+
+    Raises ValueError for a schedule that there is not, and numbers that are too small.
     """
 
-    epochs: int = option(25, "passes over the training scenes")
-    batch_size: int = option(32, "scenes a step, all processes together")
-    learning_rate: float = option(1e-4, "of Adam")
+    epochs: int = option(25, "passes over the training scenes", least=1)
+    batch_size: int = option(32, "scenes a step, all processes together", least=1)
+    learning_rate: float = option(1e-4, "of Adam", least=0)
     schedule: str = option("constant", "how the rate falls over all epochs", SCHEDULES)
     scale: float = option(1.0, "least share of a scene's area in a crop; 1 crops nothing")
     color: float = option(0.0, "strength of random changes of colour, 0..1")
@@ -68,7 +70,7 @@ class Recipe:
     seed: int = option(0, "of the order and the augmentation of the scenes")
 
     def __post_init__(self):
-        check_choices(self)
+        check_values(self)
 
     def rate(self, done: float) -> float:
         """The learning rate after this share of the training, 0..1."""
@@ -272,8 +274,10 @@ def train(
         precision: "fp32", "bf16" or "fp16" (GPUs only); weights stay in float32.
         class_weights: (34,) float, see balanced_weights(); None counts every pixel once.
 
+    Returns: the history; train_loss is the mean of an epoch's steps, while the network learned.
+
     Raises:
-        ValueError: fewer scenes than a batch, or a checkpoint of another training.
+        ValueError: fewer scenes than a batch, no such precision, a checkpoint of another training.
         FloatingPointError: the loss is NaN or infinite; names the step and what is left.
         OSError: no room for the checkpoint; the one before it stays.
     """
@@ -301,8 +305,8 @@ def train(
             entry = (_described(train_scenes), *scores, time.perf_counter() - start)
             for key, value in zip(HISTORY_KEYS, entry, strict=True):
                 history[key].append(value)
-            losses = f"training loss {train_loss:.3f}, validation {val_loss:.3f}"
-            accelerator.print(f"epoch {epoch + 1}: {losses}, {result}", flush=True)
+            figures = f"training loss {train_loss:.3f}, validation {val_loss:.3f}, {result}"
+            accelerator.print(f"epoch {epoch + 1}: {figures}", flush=True)
             if accelerator.is_main_process:
                 _keep(run, network, parts, history)
         accelerator.wait_for_everyone()

@@ -21,6 +21,7 @@ from torchvision.models import WeightsEnum
 from utils.files import PROJECT, RUNS, check_room, disk_full, write_atomically
 
 SCALE = ".scale"  # "conv.weight" in int8 is accompanied by "conv.weight.scale"
+_ONLY_MIRRORED = "flip 0.5, scale 1..1, color 0"  # older checkpoints: no other augmentation
 METADATA = "metadata"  # the one key under which safetensors carries our JSON
 
 
@@ -229,7 +230,11 @@ def differing(saved: dict, settings: dict) -> tuple[str, str] | None:
 
     A setting that an older version did not have yet was off: it counts as None, False or 0.
     """
-    names = [name for name in settings if (saved.get(name) or 0) != (settings[name] or 0)]
+
+    def value(x: object) -> object:
+        return None if not x or x == _ONLY_MIRRORED else x
+
+    names = [name for name in settings if value(saved.get(name)) != value(settings[name])]
     if not names:
         return None
     was, now = (", ".join(f"{name} {x.get(name)}" for name in names) for x in (saved, settings))

@@ -64,7 +64,7 @@ class GraphedStep:
             branch on a value.
         optimizers: whose step() it calls, all of them; it computes their gradients anew each time.
 
-    Raises RuntimeError if the step does what can't be captured.
+    Raises RuntimeError if the step does what can't be captured, TypeError for other results.
 
     Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
     """
@@ -79,7 +79,7 @@ class GraphedStep:
         if self._calls[shapes] < WARMUP_CALLS:
             self._calls[shapes] += 1
             with side_stream(tensors[0].device):
-                return self._step(*tensors)
+                return copies(self._step(*tensors))
         if shapes not in self._captures:
             self._captures[shapes] = _Capture(self._step, self._optimizers, tensors)
         return self._captures[shapes].replay(tensors)
@@ -100,9 +100,11 @@ class _Capture:
                 # The copies give the last graph a kernel, even if the step ends with an update.
                 self.outputs = copies(step(*self.inputs))
                 self.graphs[-1].end()
-            except RuntimeError as error:
+            except BaseException as error:
                 with contextlib.suppress(RuntimeError):
-                    self.graphs[-1].end()
+                    self.graphs[-1].end()  # else the GPU would refuse all that comes after it
+                if not isinstance(error, RuntimeError):
+                    raise
                 raise RuntimeError(
                     f"A training step could not be captured: {error}\nIf you have changed the "
                     "step, so that it prints a number or sends something to the GPU, train without "
@@ -150,12 +152,16 @@ class Graph:
 
 
 def copies(results):
-    """Copies of a tensor, or of all tensors in a tuple or dict."""
+    """Copies of a tensor, or of all tensors in a tuple or dict; TypeError for anything else."""
     if isinstance(results, Tensor):
         return results.clone()
     if isinstance(results, dict):
         return {name: copies(result) for name, result in results.items()}
-    return tuple(copies(result) for result in results)
+    if isinstance(results, (tuple, list)):
+        return tuple(copies(result) for result in results)
+    raise TypeError(
+        f"A training step returned {results!r}: expected a tensor, or a tuple or dict of tensors."
+    )
 
 
 @contextlib.contextmanager

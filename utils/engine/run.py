@@ -40,7 +40,8 @@ class Run:
     def load(self, parts: dict) -> object:
         """Put the checkpoint's state into the parts -> its record; None if there is no checkpoint.
 
-        Call it after Accelerate's prepare(), see load_checkpoint().
+        Call it after Accelerate's prepare(), which moves an optimizer's state to the device, and
+        with it Adam's count of steps, which every step would then wait for.
         Raises ValueError if the checkpoint is of a training with other settings.
         """
         if not self.has_checkpoint:
@@ -48,7 +49,7 @@ class Run:
         return load_checkpoint(self.folder / CHECKPOINT, parts, self.settings)
 
     def save(self, parts: dict, record: object) -> None:
-        """Write the checkpoint, whole or not at all: see save_checkpoint()."""
+        """Write the checkpoint, whole or not at all; of several processes in one of them only."""
         if self.folder is not None:
             save_checkpoint(self.folder / CHECKPOINT, parts, record, self.settings)
 
