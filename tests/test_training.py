@@ -324,6 +324,13 @@ def test_an_old_gpu_trains_in_float16(is_there, is_new, precision, monkeypatch, 
         assert ['"fp16" is faster' in str(x.message) for x in recwarn] == [True] * (not is_new)
 
 
+def test_float16_is_refused_where_it_would_not_be_used(streets):
+    with pytest.raises(
+        ValueError, match='"fp16" needs a GPU, and this is the cpu: take "fp32", or'
+    ):
+        trained(a_network(), streets, streets, precision="fp16")
+
+
 def test_unknown_options(streets):
     with pytest.raises(ValueError, match="precision is 'half': expected fp32, bf16, fp16"):
         trained(a_network(), streets, streets, precision="half")

@@ -15,13 +15,19 @@ def make_accelerator(precision: str = "fp32", batch_size: int = 0) -> Accelerato
     """The processes and the device to train on, in "fp32", "bf16" or (on GPUs) "fp16".
 
     Warns where processor or GPU have no bfloat16 instructions.
-    Raises ValueError for another precision, or a batch that can't be shared among the processes.
+    Raises ValueError for another precision, for fp16 without a GPU, or a batch that can't be shared
+    among the processes.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}: expected {', '.join(PRECISIONS)}.")
     # Accelerate remembers the first precision of a process; in a notebook there may be another.
     AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=PRECISIONS[precision])
+    if precision == "fp16" and accelerator.scaler is None:  # it would compute in float32
+        raise ValueError(
+            f'precision "fp16" needs a GPU, and this is the {accelerator.device.type}: take '
+            '"fp32", or "bf16" where the processor has instructions for it.'
+        )
     warn_of_emulation(precision, accelerator.device)
     processes = accelerator.num_processes
     if batch_size % processes:
