@@ -2,7 +2,16 @@
 
 import os
 
+import pytest
+
 from tools.run_notebooks import set_kernel_environment
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """With pytest-xdist's -n, one process runs all of a notebook's cells, or a module's tests."""
+    if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
+        config.option.dist, config.option.loadscopereorder = "loadscope", False
 
 
 def pytest_configure(config):

@@ -107,11 +107,6 @@ def measure_memory(folder: Path) -> None:
     )
 
 
-def exhaust(batches) -> None:
-    for _ in batches:
-        pass
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
@@ -156,13 +151,6 @@ def main() -> None:
         )
         row("the same", ours, "copying as many bytes in memory", copy, 0.5)
         print(f"{'':45} {sum(x.nbytes for x in pixels[0]) / ours / 1e9:9.2f} GB/s")
-        loaders = [small.loader(BATCH, shuffle=True, workers=workers) for workers in (2, 0)]
-        with_workers, without = in_turn(
-            3 * rounds,
-            ours=lambda: exhaust(loaders[0]),
-            without=lambda: exhaust(loaders[1]),
-        )
-        row("DataLoader, an epoch of 2975, 2 workers", with_workers, "no workers", without, 1)
 
         pictures = [draw_street(9, i, SIZE).image_u8 for i in range(50)] * 4
         names = [folder / f"picture{i:03d}.png" for i in range(len(pictures))]

@@ -60,6 +60,9 @@ def load_generator(
             raise ValueError(_OTHER_VERSION.format(path=path, error=error)) from error
         if "head_0.conv_0.weight" in state_dict:
             fold_spectral_norm(generator)
+    for key in generator.state_dict():  # older versions of PyTorch had no such counters
+        if key.endswith(".num_batches_tracked"):
+            state_dict.setdefault(key, torch.tensor(0))
     _check_fit(generator, state_dict, path)
     generator.load_state_dict(state_dict, assign=True)
     generator.history, generator.recipe = history, recipe

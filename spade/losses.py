@@ -108,7 +108,7 @@ class PerceptualLoss(nn.Module):
     def of_vgg19(cls, texture: float = 0.0) -> "PerceptualLoss":
         """Through VGG-19 with its ImageNet weights (downloaded once, 548 MB), as published.
 
-        Raises RuntimeError if they can't be downloaded.
+        Raises OSError if they can't be downloaded.
         """
         network = models.vgg19()
         network.load_state_dict(

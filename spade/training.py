@@ -53,6 +53,7 @@ from utils.engine.averaging import RunningMean
 from utils.engine.graphs import graphed, send
 from utils.engine.precision import restored
 from utils.engine.run import LossLog, Run
+from utils.files import copy_may_fail
 from utils.images import save_image, u8_to_pm1
 from utils.labels import label_ids_to_colors
 from utils.progress import progress
@@ -191,12 +192,40 @@ def training_batch(
     return batch if labels is None else (*batch, send(labels[chosen[mine]], device))
 
 
+def generator_losses(
+    network: nn.Module,
+    judge: nn.Module,
+    batch: Sequence[Tensor],
+    recipe: Recipe,
+    perceptual: PerceptualLoss | None,
+    classifier: nn.Module | None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """image_pm1 (B, 3, H, W) that the generator draws, and each of its losses times its weight.
+
+    Args: see adversarial_step; judge is the discriminator.
+    """
+    planes, real_pm1, noise, *labels = batch
+    fake_pm1, mu, logvar = network(planes, real_pm1, noise)
+    pairs = torch.cat([fake_pm1, real_pm1])
+    fake, real = split_judgement(judge(planes.repeat(2, 1, 1, 1), pairs))
+    losses = {
+        "adversarial": hinge_generator(fake),
+        "matching": recipe.matching_weight * feature_matching(fake, real),
+    }
+    if perceptual is not None:
+        regions = categories(planes) if perceptual.texture else None
+        difference = perceptual(fake_pm1, real_pm1, regions)
+        losses["perceptual"] = recipe.perceptual_weight * difference
+    if mu is not None:
+        losses["kl"] = recipe.kl_weight * kl_divergence(mu.float(), logvar.float())
+    if classifier is not None:
+        scores = classifier(sampled(mu, logvar, noise))
+        losses["style"] = recipe.style_weight * style_cross_entropy(scores, *labels)
+    return fake_pm1, losses
+
+
 def adversarial_step(
-    planes: Tensor,
-    real_pm1: Tensor,
-    noise: Tensor,
-    labels: Tensor | None = None,
-    *,
+    *batch: Tensor,
     network: nn.Module,
     discriminator: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer],
@@ -210,7 +239,7 @@ def adversarial_step(
     Both judge the same generated photos, where the published code draws them twice.
 
     Args:
-        planes, real_pm1, noise, labels: what training_batch() gives.
+        batch: what training_batch() gives.
         network: a VariationalGenerator; all networks and optimizers prepared by the accelerator.
         optimizers: of the network, with the classifier if there is one, and of the discriminator.
         recipe: for the weights of the losses.
@@ -219,25 +248,12 @@ def adversarial_step(
     Returns:
         Each loss, a scalar, times its weight.
     """
-    both_planes = planes.repeat(2, 1, 1, 1)
+    planes, real_pm1 = batch[:2]
     # The generator's half.  The discriminator's own weights stand still.
     judge = accelerator.unwrap_model(discriminator).requires_grad_(False)
     with accelerator.autocast():
-        fake_pm1, mu, logvar = network(planes, real_pm1, noise)
-        fake, real = split_judgement(judge(both_planes, torch.cat([fake_pm1, real_pm1])))
-        losses = {
-            "adversarial": hinge_generator(fake),
-            "matching": recipe.matching_weight * feature_matching(fake, real),
-        }
-        if perceptual is not None:
-            regions = categories(planes) if perceptual.texture else None
-            difference = perceptual(fake_pm1, real_pm1, regions)
-            losses["perceptual"] = recipe.perceptual_weight * difference
-        if mu is not None:
-            losses["kl"] = recipe.kl_weight * kl_divergence(mu.float(), logvar.float())
-        if classifier is not None:
-            scores = classifier(sampled(mu, logvar, noise))
-            losses["style"] = recipe.style_weight * style_cross_entropy(scores, labels)
+        given = recipe, perceptual, classifier
+        fake_pm1, losses = generator_losses(network, judge, batch, *given)
     judge.requires_grad_(True)
     optimizers[0].zero_grad()
     accelerator.backward(sum(losses.values()))
@@ -245,7 +261,7 @@ def adversarial_step(
     # The discriminator's half, which leaves the generator alone.
     with accelerator.autocast():
         pairs = torch.cat([fake_pm1.detach(), real_pm1])
-        judgement = discriminator(both_planes, pairs)
+        judgement = discriminator(planes.repeat(2, 1, 1, 1), pairs)
         losses["discriminator"] = hinge_discriminator(*split_judgement(judgement))
     optimizers[1].zero_grad()
     accelerator.backward(losses["discriminator"])
@@ -344,7 +360,8 @@ def _keep(
     if preview is not None:
         network = settled(parts["averaged"])
         path = run.folder / f"preview_{seen:06d}.jpg"
-        save_preview(network.generator, preview, path, network.encoder)
+        with copy_may_fail(path):
+            save_preview(network.generator, preview, path, network.encoder)
 
 
 def _thinned(values: list[float]) -> list[float]:

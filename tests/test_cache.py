@@ -168,7 +168,7 @@ def test_a_scene_that_cannot_be_read_costs_only_itself(tmp_path, monkeypatch):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_killed_at_random_moments_it_ends_the_same(workers, tmp_path, monkeypatch):
     """COURSE_KILLS=20 for more of them."""
-    monkeypatch.setattr(cache, "_COMMIT", 8)
+    monkeypatch.setattr(cache, "SCENES_PER_COMMIT", 8)
     scenes = open_scenes("toy", "val", size=SIZE)[:120]
     start = time.monotonic()
     cached(scenes, tmp_path / "whole", workers)
@@ -269,6 +269,27 @@ def test_a_disk_that_fills_up_on_the_way(workers, tmp_path, monkeypatch):
     assert the_cache(tmp_path / "cache") == the_cache(tmp_path / "afresh")
 
 
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.ENOLCK, errno.EACCES])
+def test_a_drive_that_cannot_lock(code, tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", refuse)
+        message = rf"{tmp_path} can't hold a cache .*choose another folder \(--cache .*lock files"
+        with pytest.raises(OSError, match=message):
+            cached(toy(), tmp_path)
+    assert len(cached(toy(), tmp_path)) == 5 and len(os.listdir(tmp_path)) == 1
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file/cache can't hold a cache .*choose another folder"):
+        cached(toy(), tmp_path / "file/cache")
+
+
 def test_instance_ids_that_do_not_fit(tmp_path, monkeypatch):
     def strange(seed, index, size):
         street = draw_street(seed, index, size)
@@ -321,8 +342,6 @@ def test_scenes_that_live_on_a_device(tmp_path):
     assert [[scene.name for scene in scenes] for scenes in again[:2]] == [moved.names] * 2
     for one, index in zip(again, (1, 1, 0), strict=True):
         assert equal(one[index], toy()[(1, 1, 3)[again.index(one)]])
-    with pytest.raises(ValueError, match="2 workers for scenes that lie on a device"):
-        moved.loader(2, workers=2)
 
 
 @pytest.mark.gpu
@@ -359,37 +378,3 @@ def test_memory_does_not_grow_with_what_was_read(tmp_path, monkeypatch):
     for indices in torch.arange(400).split(16):
         read(indices)
     assert resident() - before < 60e6  # of 315 MB
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_loader_gives_every_scene_once(workers, tmp_path):
-    scenes = cached(open_scenes("toy", "val", size=SIZE)[:50], tmp_path)
-    loader = scenes.loader(4, workers=workers)
-    for _ in range(2):  # workers stay for the next epoch
-        batches = list(loader)  # all held at once: no batch may be written over
-        assert [len(image_u8) for image_u8, _ in batches] == [4] * 12 + [2]
-        everything = scenes.batch(range(50))
-        for number, expected in enumerate(everything):
-            assert torch.equal(torch.cat([batch[number] for batch in batches]), expected)
-    for _ in range(20):
-        next(iter(loader))  # stopped early, again and again
-    shuffled = scenes.loader(
-        50, shuffle=True, workers=workers, generator=torch.Generator().manual_seed(3)
-    )
-    ((image_u8, label_ids),) = shuffled
-    assert sorted(image_u8.flatten(1).sum(1)) == sorted(everything[0].flatten(1).sum(1))
-    assert not torch.equal(image_u8, everything[0]) and len(label_ids) == 50
-
-
-def test_a_loaders_memory_is_used_again_and_never_while_in_use(tmp_path):
-    scenes = cached(open_scenes("toy", "val", size=SIZE)[:40], tmp_path)
-    loader, places = scenes.loader(2, workers=2), set()
-    kept = None
-    for number, (image_u8, label_ids) in enumerate(loader):
-        places.add(image_u8.data_ptr())
-        if number == 1:
-            kept = label_ids[1]  # a view of a view keeps the whole batch
-        expected = scenes.batch([2 * number, 2 * number + 1])
-        assert torch.equal(image_u8, expected[0]) and torch.equal(label_ids, expected[1])
-    assert torch.equal(kept, scenes[3].label_ids)
-    assert len(places) < 12  # of 20 batches

@@ -13,6 +13,15 @@ from tools.setup_cell import REPOSITORY, SOURCE, stamp
 
 ROOT = Path(__file__).resolve().parents[1]
 COLAB = 'import sys, types\nsys.modules["google.colab"] = types.ModuleType("google.colab")'
+# Other packages of the same name that were imported before: a plain file, and a folder.
+OTHER_UTILS = """\
+import sys, types
+for name in ("utils", "utils.plots", "spade"):
+    sys.modules[name] = types.ModuleType(name)
+sys.modules["utils"].__file__ = "/elsewhere/utils.py\""""
+SHOWN = """\
+import utils.plots
+print(ROOT, utils.plots.__file__, id(utils.plots))"""
 REPORT = """\
 import utils
 print(ROOT.relative_to(Path.cwd()), Path(utils.__file__).relative_to(Path.cwd()))
@@ -59,9 +68,12 @@ def test_a_notebook_on_its_own_fetches_the_project(cells, repository, tmp_path, 
 
 
 def test_a_notebook_in_the_repository_uses_it():
-    notebook = new_notebook(cells=[new_code_cell(SOURCE), new_code_cell("print(ROOT)")])
+    cells = [OTHER_UTILS, SOURCE, SHOWN, SOURCE, SHOWN]
+    notebook = new_notebook(cells=[new_code_cell(source) for source in cells])
     execute(notebook, ROOT / "notebooks")
-    assert text_outputs(notebook) == [f"{ROOT}\n"]
+    first, second = text_outputs(notebook)
+    assert first.split()[:2] == [str(ROOT), str(ROOT / "utils" / "plots.py")]
+    assert first == second, "our own modules stay when the cell runs again"
 
 
 def test_the_address_is_in_the_cell():

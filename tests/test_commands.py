@@ -1,6 +1,8 @@
 """Commands end with a sentence, not with a traceback."""
 
 import argparse
+import io
+import sys
 
 import pytest
 
@@ -37,6 +39,13 @@ def test_how_a_command_ends(error, status, told, capsys):
 
     assert exit_status(command) == status
     assert capsys.readouterr().err == told
+
+
+def test_a_code_page_without_these_letters(monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), "cp1252")
+    monkeypatch.setattr(sys, "stdout", console)
+    assert exit_status(lambda: print("wrote 結果/a\udcdf.png", flush=True)) == 0
+    assert console.buffer.getvalue().strip() == rb"wrote \u7d50\u679c/a\udcdf.png"
 
 
 def test_other_errors_are_ours():

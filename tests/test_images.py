@@ -9,9 +9,9 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
-from utils import images
+from utils import decoding, images
 from utils.images import (
     ImageWriter,
     crop_to_aspect,
@@ -26,6 +26,7 @@ from utils.images import (
     u8_to_imagenet,
     u8_to_pm1,
 )
+from utils.labels import COLORS, colors_to_label_ids, label_ids_to_colors
 
 
 def noise(*shape, seed=0):
@@ -107,17 +108,87 @@ def test_exif_rotation(tmp_path):
     assert difference.abs().max() < 12
 
 
-@pytest.mark.parametrize(
-    "error", [struct.error("required argument is not an integer"), KeyError(1)]
-)
-def test_whatever_error_damage_leads_to_the_file_is_named(error, tmp_path, monkeypatch):
-    def stumble(picture):
-        raise error
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_all_orientations_are_those_of_pillow(orientation, order, tmp_path):
+    image_u8 = noise(3, 5, 7)
+    exif = an_exif(order, (0x0112, 3, 1, struct.pack(order + "HH", orientation, 0)))
+    picture = Image.fromarray(image_u8.permute(1, 2, 0).numpy())
+    for name in ("a.png", "a.webp", "a.tif"):
+        picture.save(tmp_path / name, exif=exif, lossless=True)
+        with Image.open(tmp_path / name) as opened:
+            expected = torch.from_numpy(np.array(ImageOps.exif_transpose(opened)))
+        assert torch.equal(read_image(tmp_path / name), expected.permute(2, 0, 1))
 
-    save_image(noise(3, 9, 11), tmp_path / "a.jpg")
-    monkeypatch.setattr(images.ImageOps, "exif_transpose", stumble)
-    with pytest.raises(ValueError, match=r"a\.jpg can't be read as a picture"):
-        read_image(tmp_path / "a.jpg")
+
+def an_exif(order, *tags):
+    """EXIF data with these (tag, kind, count, value of 4 bytes); offsets lead out of it."""
+    entries = b"".join(struct.pack(order + "HHI", *tag[:3]) + tag[3] for tag in tags)
+    start = b"II*\0" if order == "<" else b"MM\0*"
+    head = struct.pack(order + "IH", 8, len(tags))
+    return b"Exif\0\0" + start + head + entries + struct.pack(order + "Iii", 0, -1, 0)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", range(14))
+def test_odd_exif_entries_are_not_looked_at(kind, tmp_path):
+    turned = (0x0112, 3, 1, struct.pack("<HH", 6, 0))
+    odd = struct.pack("<I", 38)  # where -1/0 stands
+    for tags in (
+        [(0x010F, kind, 1, odd), turned, (0x011A, kind, 1, odd)],
+        [(0x010F, kind, 1 << 30, b"\xff\xff\xff\x7f"), turned],
+    ):
+        for name in ("a.jpg", "a.png"):
+            Image.new("RGB", (8, 4)).save(tmp_path / name, exif=an_exif("<", *tags))
+            assert read_image(tmp_path / name).shape == (3, 8, 4)
+    for length in range(6, 60, 3):  # cut short anywhere: the pixels are read all the same
+        Image.new("RGB", (8, 4)).save(tmp_path / "a.jpg", exif=an_exif("<", *tags)[:length])
+        assert read_image(tmp_path / "a.jpg").flatten().tolist() == [0] * 96
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_metadata_of_a_png_is_not_looked_at(mode, tmp_path):
+    path = tmp_path / "a.png"
+    Image.new(mode, (4, 2), 9).save(path)
+    data, expected = path.read_bytes(), read_image(path)
+    for kind, content in (
+        (b"tEXt", b"comment\0" + bytes(3 << 20)),
+        (b"zTXt", b"comment\0\0" + zlib.compress(bytes(90 << 20))),
+        (b"iCCP", b"profile\0\7damaged"),
+        (b"pHYs", b""),
+    ):
+        chunk = struct.pack(">I", len(content)) + kind + content + b"crc?"
+        path.write_bytes(data[:33] + chunk + data[33:])
+        assert torch.equal(read_image(path), expected)
+        if mode == "L":
+            assert read_map(path).unique().tolist() == [9]
+
+
+def test_metadata_of_a_jpeg_is_not_looked_at(tmp_path):
+    path = tmp_path / "a.jpg"
+    exif = an_exif(">", (0x0112, 3, 1, struct.pack(">HH", 6, 0)))
+    Image.fromarray(smooth(16, 32).permute(1, 2, 0).numpy()).convert("CMYK").save(path, exif=exif)
+    data, expected = path.read_bytes(), read_image(path)
+    assert expected.shape == (3, 32, 16)
+    for marker, content in (
+        (0xE0, b"JFIF"),
+        (0xE1, b"http://ns.adobe.com/xap/1.0/\0<"),
+        (0xE2, b"MPF\0II*\0\xff\xff"),
+        (0xE2, b"ICC_PROFILE\0"),
+        (0xED, b"Photoshop 3.0\0008BIM\3\xed"),
+        (0xEE, b"Adobe"),
+        (0xFE, bytes(60_000)),
+    ):
+        at = 2 + 2 + int.from_bytes(data[4:6], "big")  # after the first segment
+        segment = struct.pack(">BBH", 0xFF, marker, 2 + len(content)) + content
+        path.write_bytes(data[:at] + segment + data[at:])
+        assert torch.equal(read_image(path), expected)
+
+
+def test_an_orientation_that_stands_in_xmp_only(tmp_path):
+    xmp = b'<x:xmpmeta tiff:Orientation="6"/>'
+    Image.new("RGB", (8, 4)).save(tmp_path / "a.jpg", xmp=xmp)
+    assert read_image(tmp_path / "a.jpg").shape == (3, 8, 4)
 
 
 def test_a_transparent_colour_becomes_white(tmp_path):
@@ -212,8 +283,97 @@ def test_maps_in_16_bits_and_with_a_palette(tmp_path):
 
 def test_a_map_in_colours(tmp_path):
     path = save_image(noise(3, 5, 7), tmp_path / "color.png")
-    with pytest.raises(ValueError, match=r"color\.png is a colour picture \(mode RGB\).*labelIds"):
+    with pytest.raises(ValueError, match=r"color\.png is a colour picture, expected .*labelIds"):
         read_map(path)
+    assert torch.equal(read_map(path, colors=True), noise(3, 5, 7))
+
+
+def a_png(path, color_type, bits, *rows):
+    """Write a PNG whose rows are bytes as they stand in the file; 7 is transparent in grey ones."""
+
+    def chunk(kind, content):
+        length, check = len(content), zlib.crc32(kind + content)
+        return struct.pack(">I", length) + kind + content + struct.pack(">I", check)
+
+    width = len(rows[0]) * 8 // bits // {0: 1, 2: 3, 4: 2, 6: 4}[color_type]
+    head = struct.pack(">IIBBBBB", width, len(rows), bits, color_type, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    transparent = chunk(b"tRNS", b"\0\7") if color_type == 0 else b""
+    parts = chunk(b"IHDR", head), transparent, chunk(b"IDAT", pixels), chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return path
+
+
+@pytest.mark.parametrize(
+    "bits, row, ids",
+    [
+        (1, b"\xa0", [1, 0, 1, 0, 0, 0, 0, 0]),
+        (2, b"\x1b", [0, 1, 2, 3]),
+        (4, b"\x7b\x0f", [7, 11, 0, 15]),
+        (8, b"\x07\x21", [7, 33]),
+        (16, b"\x00\x07\x65\x91", [7, 26001]),
+    ],
+)
+def test_grey_maps_of_every_bit_depth_hold_their_own_values(bits, row, ids, tmp_path):
+    assert read_map(a_png(tmp_path / "a.png", 0, bits, row)).tolist() == [ids]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_a_grey_map_may_have_more_channels(mode, tmp_path):
+    ids = torch.tensor([[7, 23], [33, 0]], dtype=torch.uint8)
+    grey = Image.fromarray(ids.numpy())
+    grey.convert(mode).save(tmp_path / "a.png")
+    assert torch.equal(read_map(tmp_path / "a.png"), ids)
+    grey.convert(mode).save(tmp_path / "a.webp", lossless=True)
+    assert torch.equal(read_map(tmp_path / "a.webp"), ids)
+    if "A" in mode:
+        picture = grey.convert(mode)
+        picture.putpixel((0, 0), (*picture.getpixel((0, 0))[:-1], 254))
+        picture.save(tmp_path / "a.png")
+        with pytest.raises(ValueError, match=r"a\.png has transparent pixels.*alpha channel"):
+            read_map(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("color_type, channels", [(2, 3), (4, 2), (6, 4)])
+def test_16_bits_in_several_channels_are_refused(color_type, channels, tmp_path):
+    path = a_png(tmp_path / "a.png", color_type, 16, b"\0\7" * channels)
+    with pytest.raises(ValueError, match=r"a\.png has several channels of 16 bits.*one channel"):
+        read_map(path)
+
+
+@pytest.mark.parametrize("colors", [(70,) * 3, (128,) * 3])
+def test_a_map_in_one_grey_class_is_in_colours(colors, tmp_path):
+    Image.new("RGB", (4, 2), colors).save(tmp_path / "a.png")
+    assert read_map(tmp_path / "a.png", colors=True).shape == (3, 2, 4)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "JPEG2000", "TIFF", "PPM", "GIF"])
+def test_formats_that_change_ids_are_refused(kind, tmp_path):
+    path = tmp_path / "a.png"  # whatever the ending says
+    options = {"compression": "jpeg"} if kind == "TIFF" else {}
+    Image.fromarray(noise(16, 16).numpy()).save(path, kind, **options)
+    with pytest.raises(ValueError, match=rf"a\.png holds a {kind} picture, .* ids as PNG"):
+        read_map(path)
+
+
+def test_lossless_tiff_and_bmp_files_hold_ids(tmp_path):
+    for name in ("a.tif", "a.bmp"):
+        Image.fromarray(noise(16, 16).numpy()).save(tmp_path / name)
+        assert torch.equal(read_map(tmp_path / name), noise(16, 16))
+
+
+def test_a_colour_map_with_a_palette_is_no_map_of_indices(tmp_path):
+    ids = torch.tensor([[7, 11, 23, 26]], dtype=torch.uint8)
+    picture = Image.fromarray(label_ids_to_colors(ids).permute(1, 2, 0).numpy())
+    picture.quantize(4).save(tmp_path / "editor.png")
+    with pytest.raises(ValueError, match=r"editor\.png is a colour picture"):
+        read_map(tmp_path / "editor.png")
+    assert torch.equal(colors_to_label_ids(read_image(tmp_path / "editor.png")), ids)
+    official = Image.fromarray(ids.numpy()).convert("P")
+    official.putpalette(COLORS.flatten().tolist())  # indices and colours agree
+    official.putdata(ids.flatten().tolist())
+    official.save(tmp_path / "official.png")
+    assert torch.equal(read_map(tmp_path / "official.png"), ids)
 
 
 @pytest.mark.parametrize("read", [read_image, read_map, lambda path: read_photo(path, (32, 16))])
@@ -223,12 +383,79 @@ def test_files_that_are_no_pictures(read, tmp_path):
         read(path)
     save_image(noise(33, 47), path)
     whole = path.read_bytes()
-    for content in (whole[: len(whole) // 2], whole[:20], b"", b"<html>no picture</html>"):
+    for content, message in (
+        (whole[: len(whole) // 2], "is cut short or damaged; download it again"),
+        (whole[:20], "is cut short or damaged"),
+        (whole.replace(b"IHDR", b"IHDX"), "is cut short or damaged"),
+        (b"\xff\xd8\xff\xe0", "is cut short or damaged"),
+        (b"", r"is empty \(0 bytes\); download it again"),
+        (bytes(5000), "holds nothing but zeros; download it again"),
+        (b"\n<!DOCTYPE html><html>log in<svg></html>", "is a web page, and no picture"),
+        (b"<html>no picture</html>", "is a web page, and no picture; download it again"),
+        ("kein Bild: ä\n".encode(), "is a text, and no picture; download it again"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer; run git lfs"),
+        (b"<?xml version='1.0'?>\n<svg/>", "is an SVG drawing; export it"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is a HEIC picture, whatever .*; export it"),
+        (b"\0\0\0\x18ftypavif\0\0\0\0avif", "is an AVIF picture, whatever .*; export it"),
+        (b"\xff\x0a\0\1\2", "is a JPEG XL picture, whatever its name says; export it"),
+        (b"II*\0\x10\0\0\0CR\2", "is a TIFF or a camera's raw picture; export it"),
+        (b"8BPS\0\1\0\0", "is a Photoshop file; export it"),
+        (b"\1\2\3\4", "is of no kind that is known here; export it .*, or download it again"),
+    ):
         path.write_bytes(content)
         with pytest.raises(
-            ValueError, match=r"a\.png can't be read as a picture .*download it again"
-        ):
+            ValueError, match=rf"a\.png can't be read as a picture: it {message}"
+        ) as raised:
             read(path)
+        assert "BytesIO" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "mode, name, tolerance",
+    [("RGB", "a.jpg", 8), ("L", "a.jpg", 8), ("RGBA", "a.png", 0), ("L", "a.png", 0)],
+)
+def test_large_photos_are_read_at_a_reduced_scale(mode, name, tolerance, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "FULL_PIXELS", 5000)
+    monkeypatch.setattr(decoding, "REDUCED_PIXELS", 400)
+    monkeypatch.setattr(decoding, "MOST_PIXELS", 9000)
+    monkeypatch.setattr(decoding, "_STRIP", 16)
+    path = tmp_path / name
+    left_and_right = Image.new("RGB", (102, 71), (200, 30, 90))
+    left_and_right.paste((10, 220, 40), (48, 0, 102, 71))
+    left_and_right.convert(mode).save(path)
+    expected = np.array(left_and_right.convert(mode).convert("RGB"))[:, [0, -1]]
+    read = read_image(path)
+    assert read.shape == (3, 9, 13)  # an eighth, rounded up
+    difference = read[..., [0, -1]].int() - torch.from_numpy(expected[:9]).permute(2, 0, 1).int()
+    assert difference.abs().max() <= tolerance
+
+
+def test_photos_too_large_to_decode_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "FULL_PIXELS", 500)
+    monkeypatch.setattr(decoding, "MOST_PIXELS", 800)
+    picture = Image.new("RGB", (40, 24), (200, 30, 90))  # 960 pixels
+    picture.save(tmp_path / "a.jpg")
+    assert read_image(tmp_path / "a.jpg").shape == (3, 12, 20)
+    picture.save(tmp_path / "a.png")
+    picture.save(tmp_path / "b.jpg", progressive=True)
+    picture.resize((25, 24)).save(tmp_path / "a.webp")
+    for path in (tmp_path / "a.png", tmp_path / "b.jpg", tmp_path / "a.webp"):
+        with pytest.raises(
+            ValueError, match=rf"{path.name} has too many pixels: .*Make it smaller, or save it"
+        ):
+            read_image(path)
+
+
+def test_what_pillow_itself_calls_a_bomb_is_read_or_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    for name in ("a.jpg", "a.png"):
+        save_image(noise(3, 33, 47), tmp_path / name)
+        assert read_image(tmp_path / name).shape == (3, 33, 47)
+    Image.fromarray(noise(33, 47).numpy()).save(tmp_path / "a.bmp")
+    with pytest.raises(
+        ValueError, match=r"a\.bmp has too many pixels: expected at most 120 million"
+    ):
+        read_image(tmp_path / "a.bmp")
 
 
 # ------------------------------------------------------------------------------ saving fails

@@ -8,7 +8,9 @@ from cityscapesscripts.helpers.labels import trainId2label
 from utils import labels
 from utils.labels import (
     camvid_ids_to_label_ids,
+    check_instance_ids,
     check_label_ids,
+    colors_contradict_ids,
     colors_to_label_ids,
     label_ids_to_colors,
     label_ids_to_train_ids,
@@ -129,16 +131,75 @@ def test_colors_there_and_back():
 
 def test_no_colors():
     image_u8 = label_ids_to_colors(ALL_IDS)
-    image_u8[:, 1, 2] = torch.tensor([1, 2, 3])
-    with pytest.raises(
-        ValueError, match=r"a\.png holds the colour \(1, 2, 3\), which no Cityscapes"
-    ):
+    image_u8[:, 1, 2] = image_u8[:, 0, 9] = torch.tensor([1, 2, 3])
+    message = (
+        r"a\.png holds the colour \(1, 2, 3\), which no Cityscapes or CamVid class has; 2 of 34"
+    )
+    with pytest.raises(ValueError, match=rf"{message} .*PNG, not .* JPEG.*nearest.*soft edges"):
         colors_to_label_ids(image_u8, "a.png")
     for wrong in (image_u8.permute(1, 2, 0), image_u8[0], image_u8.float(), image_u8[None]):
         with pytest.raises(
             ValueError, match=r"the picture is torch.* expected uint8 of .*\(3, H, W\)"
         ):
             colors_to_label_ids(wrong)
+
+
+def test_a_few_blended_colours_become_void():
+    ids = torch.full((40, 60), labels.ID["road"], dtype=torch.uint8)
+    ids[:20] = labels.ID["sky"]
+    image_u8 = label_ids_to_colors(ids)
+    image_u8[:, 20] = (image_u8[:, 19].float() * 0.3 + image_u8[:, 21] * 0.7).byte()
+    with pytest.warns(UserWarning, match=r"^a\.png holds .* 60 of 2400 pixels .*become 0 \(unlab"):
+        found = colors_to_label_ids(image_u8, "a.png")
+    ids[20] = 0
+    assert torch.equal(found, ids)
+
+
+def test_the_colours_of_camvid():
+    """Of its 32 classes, and SegNet's own for pavement: the same classes as SegNet's ids."""
+    image_u8 = torch.tensor(
+        [(128, 128, 128), (64, 192, 0), (0, 0, 64), (128, 64, 128), (0, 0, 192), (60, 40, 222),
+         (192, 192, 0), (0, 64, 64), (64, 64, 128), (64, 128, 192), (192, 128, 64), (192, 0, 192),
+         (0, 0, 0)], dtype=torch.uint8
+    ).T[:, None]  # fmt: skip
+    camvid_ids = torch.tensor([[0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 9, 10, 11]])
+    assert torch.equal(colors_to_label_ids(image_u8), camvid_ids_to_label_ids(camvid_ids))
+    colors = [color for group in labels.CAMVID_COLORS for color in group.split()]
+    assert len(labels.CAMVID_COLORS) == 12 and len(colors) == len(set(colors)) == 34
+
+
+def test_colours_that_contradict_their_places_in_a_palette():
+    ids = torch.tensor([0, 7, 11, 23])
+    colors = labels.COLORS[ids]
+    assert not colors_contradict_ids(colors, ids)
+    assert colors_contradict_ids(colors, torch.arange(4))
+    assert colors_contradict_ids(colors[1:3], torch.tensor([2, 1]))
+    blended = torch.cat([colors, (colors[1:] + colors[:-1]) // 2 + 1])
+    assert colors_contradict_ids(blended, torch.arange(7))
+    camvid = torch.tensor([(128, 128, 128), (128, 0, 0), (128, 64, 128), (0, 0, 192)]).byte()
+    assert not colors_contradict_ids(camvid, torch.tensor([0, 1, 3, 4]))
+    assert colors_contradict_ids(camvid, torch.arange(4))
+    assert not colors_contradict_ids(camvid + 1, torch.arange(4))  # any other palette
+    # Pascal VOC's palette, with which label maps are often saved: two of its colours are CamVid's.
+    voc = torch.tensor([(128, 128, 128), (128, 64, 128)]).byte()
+    assert not colors_contradict_ids(voc, torch.tensor([7, 21]))
+
+
+def test_instance_ids_that_contradict_the_labels():
+    label_ids = torch.tensor([[26, 26, 7, 0, 3, 33, 26]], dtype=torch.uint8)
+    # A car, a group of cars, road, void with a class and an instance, a bicycle, a licence plate.
+    instance_ids = torch.tensor([[26001, 26, 7, 24, 25003, 33999, 65535]])
+    check_instance_ids(instance_ids, label_ids)
+    check_instance_ids(label_ids.int(), label_ids)
+    instance_ids[..., -1] = -1
+    check_instance_ids(instance_ids, label_ids)
+    message = r"^a\.png contradicts the label map in 3 of 7 pixels, for example 145 where .* is 26:"
+    with pytest.raises(ValueError, match=message):
+        check_instance_ids(instance_ids.clamp(min=0) % 256, label_ids, "a.png")
+    for wrong in (24001, 25, 0):
+        instance_ids[0, 0] = wrong
+        with pytest.raises(ValueError, match="the instance map contradicts .*in 1 of 7 pixels"):
+            check_instance_ids(instance_ids, label_ids)
 
 
 # ------------------------------------------------------------------------------ the check

@@ -4,6 +4,7 @@ import ast
 import re
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -119,6 +120,19 @@ def test_code_lives_in_modules(notebook):
         assert not re.search(r"^\s*!|^%%|^\s*%(run|cd|pip|sx)\b", cell.source, re.M), number
         nodes = ast.walk(ast.parse(without_magics(cell.source)))
         assert not any(isinstance(node, ast.ClassDef) for node in nodes), f"In [{number}]"
+
+
+@pytest.mark.parametrize(
+    "processes, chosen, expected", [(2, "no", "loadscope"), (2, "load", "load"), (0, "no", "no")]
+)
+def test_side_by_side_a_notebooks_cells_stay_together(processes, chosen, expected, request):
+    plugins = request.config.pluginmanager.get_plugins()
+    path = str(ROOT / "conftest.py")
+    (ours,) = (x for x in plugins if getattr(x, "__file__", None) == path)
+    config = SimpleNamespace(option=SimpleNamespace(numprocesses=processes, dist=chosen))
+    ours.pytest_cmdline_main(config)
+    assert config.option.dist == expected
+    ours.pytest_cmdline_main(SimpleNamespace(option=SimpleNamespace()))  # without pytest-xdist
 
 
 def test_machine_paths_are_recognised():

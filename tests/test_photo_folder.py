@@ -1,8 +1,10 @@
 """A folder of photos: killed at any moment, it goes on and ends as if nothing had happened."""
 
+import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -13,6 +15,7 @@ import torch
 from killed import killed_and_resumed
 
 import spade
+from utils import photo_folder
 from utils.engine.run import JOURNAL as RESULTS
 from utils.files import PROJECT
 from utils.images import read_image, read_map, read_photo, save_image
@@ -186,6 +189,36 @@ def test_unreadable_files_are_named_and_skipped(pipeline, photos, tmp_path):
     assert run_folder(pipeline, photos, tmp_path / "out").new == 1
 
 
+def test_results_that_cannot_be_written_cost_only_their_photo(
+    pipeline, photos, tmp_path, monkeypatch
+):
+    def save(image_u8, path):
+        if path.stem == "c":  # a letter that this disk does not know, say
+            raise OSError(errno.EILSEQ, "Illegal byte sequence", str(path))
+        return save_image(image_u8, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(photo_folder, "save_image", save)
+        for new in (4, 0):
+            report = run_folder(pipeline, photos, tmp_path / "out", batch_size=2)
+            assert report.new == new and list(report.unreadable) == ["c.jpg"]
+        assert "c.jpg was skipped: its results can't be written (" in report.unreadable["c.jpg"]
+    assert len(lines(tmp_path / "out")) == 1 + 4
+    report = run_folder(pipeline, photos, tmp_path / "out")
+    assert report.new == 1 and not report.unreadable
+
+
+def test_names_as_long_as_can_be(pipeline, photos, tmp_path):
+    names = ["\u8857" * 82 + ".jpg", "n" * 251 + ".jpg", "n" * 251 + ".png"]  # up to 255 bytes
+    for name in names:
+        shutil.copy(photos / "a.png", photos / name)
+    for new in (len(NAMES) + 3, 0):
+        report = run_folder(pipeline, photos, tmp_path / "out")
+        assert report.new == new and set(names) <= set(report.records) and not report.unreadable
+    assert report.records[names[1]].name == "n" * 251
+    assert re.fullmatch("n{40} [0-9a-f]{8}", report.records[names[2]].name)
+
+
 def test_nothing_can_be_read(pipeline, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"")
@@ -195,21 +228,35 @@ def test_nothing_can_be_read(pipeline, tmp_path):
 
 
 def test_a_full_disk_loses_nothing(pipeline, photos, tmp_path, monkeypatch):
-    from utils import images
-
     saved = []
 
     def save(image_u8, path):
         saved.append(path)
         if len(saved) > 17:  # in the second batch
-            raise OSError("No space left on device")
+            raise OSError(errno.ENOSPC, "No space left on device")
         return save_image(image_u8, path)
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr(images, "save_image", save)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="MB are free.* make room"):
+        patch.setattr(photo_folder, "save_image", save)
         run_folder(pipeline, photos, tmp_path / "out", batch_size=2)
     assert len(lines(tmp_path / "out")) == 1 + 2
     assert run_folder(pipeline, photos, tmp_path / "out").new == 3
+
+
+def test_a_folder_that_cannot_be_written_to_ends_the_run(pipeline, photos, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+
+    def save(image_u8, path):
+        shutil.rmtree(out / "maps", ignore_errors=True)
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(photo_folder, "save_image", save)
+        with pytest.raises(OSError, match="out/maps can't be written to .* choose another folder"):
+            run_folder(pipeline, photos, out)
+    (out / "maps").touch()
+    with pytest.raises(OSError, match="out can't be written to .* choose another folder"):
+        run_folder(pipeline, photos, out)
 
 
 def test_places_that_do_not_work(pipeline, photos, tmp_path):

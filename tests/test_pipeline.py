@@ -86,6 +86,11 @@ def test_sizes_that_do_not_suit_the_generator(pipeline):
         pipeline.run(photos(3, 64, 100))
 
 
+def test_a_precision_that_is_none(pipeline):
+    with pytest.raises(ValueError, match="precision is 'fp16': expected exact or bf16"):
+        Pipeline(pipeline.segmenter, pipeline.generator, precision="fp16")
+
+
 def test_agreement_by_hand():
     one = torch.tensor([[7, 7, 26], [23, 23, 0]], dtype=torch.uint8)
     other = torch.tensor([[7, 8, 26], [0, 23, 0]], dtype=torch.uint8)

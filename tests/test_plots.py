@@ -71,6 +71,13 @@ def test_a_grid_shows_photos_maps_and_masks(pictures):
     assert not pictures.exists()
 
 
+def test_a_copy_that_cannot_be_saved_is_a_warning(pictures):
+    pictures.parent.touch()  # a file in the way of the folder
+    with pytest.warns(UserWarning, match=r"a grid\.jpg was not saved, all else goes on: "):
+        show_grid({"a": [IMAGE_U8]}, name="a grid")
+    assert torch.equal(shown(the_figure().axes[0]), IMAGE_U8)
+
+
 def test_rows_of_unequal_length(pictures):
     show_grid({"a": [IMAGE_U8], "b": [IMAGE_U8, LABEL_IDS, LABEL_IDS]}, name="a grid")
     axes = the_figure().axes

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -171,6 +172,65 @@ def test_camvid_pixels(camvid):
     assert torch.equal(scene.instance_ids, scene.label_ids.int())
 
 
+def hide_some(folder):
+    """What Macs leave beside files on other disks, and in archives."""
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+        path.with_name(".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+        for place in (".Trashes", "__MACOSX"):
+            (path.parent / place).mkdir(exist_ok=True)
+            (path.parent / place / path.name).write_bytes(b"hidden")
+
+
+@pytest.fixture
+def no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def test_hidden_files_are_no_scenes(camvid, cityscapes, tmp_path, no_warnings):
+    hide_some(tmp_path)
+    assert len(open_scenes("camvid", "train", camvid)) == 3
+    assert len(open_scenes("cityscapes", "val", cityscapes)) == 3
+    for kind in ("gtFine", "leftImg8bit"):
+        zip_up(cityscapes, kind, cityscapes)
+    assert len(open_scenes("cityscapes", "val", cityscapes)) == 3
+    assert len(open_photos(camvid / "train")) == 3
+
+
+@pytest.mark.parametrize("ending", [".PNG", ".JPG", ".jpeg", ".jfif"])
+def test_camvid_with_other_endings(ending, tmp_path, no_warnings):
+    make_camvid(tmp_path, ending)
+    for label_map in (tmp_path / "trainannot").iterdir():
+        label_map.rename(label_map.with_suffix(".PNG" if "0016" in label_map.name else ".Png"))
+    scenes = open_scenes("camvid", "train", tmp_path, size=(65, 33))
+    assert len([scene.name for scene in scenes]) == 3
+
+
+def test_camvid_says_what_it_leaves_out(camvid):
+    (camvid / "train" / "0016E5_9.tif").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"3 photos are used, 1 pictures .*0016E5_9\.tif"):
+        open_scenes("camvid", "train", camvid)
+    (camvid / "train" / "0016E5_9.tif").unlink()
+    (camvid / "train" / "0016E5_1.png").unlink()
+    with pytest.warns(UserWarning, match=r"2 photos, but there are 3 label maps: .*0016E5_1\.png"):
+        open_scenes("camvid", "train", camvid)
+
+
+def test_an_empty_folder_does_not_hide_camvid(camvid):
+    (camvid / "CamVid" / "train").mkdir(parents=True)
+    assert len(open_scenes("camvid", "train", camvid)) == 3
+
+
+def test_camvid_maps_in_colours(camvid):
+    image_u8 = torch.zeros(3, 45, 60, dtype=torch.uint8)
+    image_u8[0, :20], image_u8[:2, 20:] = 128, 128  # buildings above trees
+    save_image(image_u8, camvid / "trainannot" / "0001TP_1.png")
+    label_ids = open_scenes("camvid", "train", camvid, size=(60, 30))[0].label_ids
+    assert label_ids[:13].unique().tolist() == [11] and label_ids[13:].unique().tolist() == [21]
+
+
 @pytest.mark.skipif("CAMVID_ROOT" not in os.environ, reason="CAMVID_ROOT: where CamVid lies")
 def test_the_real_camvid():
     for split, count in (("train", 367), ("val", 101)):
@@ -261,6 +321,65 @@ def test_cityscapes_straight_from_the_zip_files(cityscapes, tmp_path):
     assert torch.equal(built[2].image_u8, expected[2].image_u8)
 
 
+def test_a_whole_archive_is_read_instead_of_a_part_of_a_folder(cityscapes, tmp_path):
+    whole = shutil.copytree(cityscapes, tmp_path / "whole")
+    expected = open_scenes("cityscapes", "val", whole, SIZE)
+    for kind in ("gtFine", "leftImg8bit"):
+        zip_up(whole, kind, whole)
+    for kind, counts in (("leftImg8bit", "2 files, and .* 3"), ("gtFine", "5 files, and .* 6")):
+        shutil.copytree(cityscapes / kind, whole / kind)
+        first_of(whole, f"{kind}/val/*/*.png").unlink()
+        with pytest.warns(UserWarning, match=rf"{kind}.val holds {counts}: the archive is read"):
+            scenes = open_scenes("cityscapes", "val", whole, SIZE)
+        assert scenes.names == expected.names
+        shutil.rmtree(whole / kind)
+    (whole / "leftImg8bit/val").mkdir(parents=True)  # nothing in it
+    assert open_scenes("cityscapes", "val", whole, SIZE).names == expected.names
+
+
+def test_a_whole_folder_is_read_beside_a_damaged_archive(cityscapes, no_warnings):
+    archive = cityscapes / "leftImg8bit_trainvaltest.zip"
+    archive.write_bytes(b"PK\3\4 the download was interrupted")
+    assert len(open_scenes("cityscapes", "val", cityscapes, SIZE)) == 3
+    shutil.rmtree(cityscapes / "leftImg8bit/val/aachen")
+    shutil.rmtree(cityscapes / "leftImg8bit/val/bochum")
+    with pytest.raises(ValueError, match="is not a whole zip file"):
+        open_scenes("cityscapes", "val", cityscapes, SIZE)
+
+
+def test_a_part_of_the_photos_is_named(cityscapes):
+    first_of(cityscapes, "leftImg8bit/val/*/*.png").unlink()
+    message = r"val holds 2 photos, but there are 3 label maps: .*aachen_000000_000019_gtFine_label"
+    with pytest.warns(UserWarning, match=message):
+        assert len(open_scenes("cityscapes", "val", cityscapes)) == 2
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_unusual_names_in_the_official_layout(zipped, cityscapes, no_warnings):
+    for kind in ("leftImg8bit", "gtFine"):
+        folder = cityscapes / kind / "val"
+        (folder / "aachen").rename(folder / "St. Aachen (west) [2]")
+        for path in [*folder.glob("bochum/*")]:
+            path.rename(
+                path.with_name(path.name.replace("_000019", " (1).[x] é").replace("png", "PNG"))
+            )
+        if zipped:
+            zip_up(cityscapes, kind, cityscapes)
+    scenes = open_scenes("cityscapes", "val", cityscapes, SIZE)
+    assert [scene.city for scene in scenes] == ["St. Aachen (west) [2]"] * 2 + ["bochum"]
+    assert scenes.names[-1] == "bochum_000000 (1).[x] é"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["aachen/aachen_7_leftImg8bit (1).png", "a_leftImg8bit.png", "aachen/x/a_leftImg8bit.png"],
+)
+def test_photos_at_other_places_of_the_layout_are_named(name, cityscapes):
+    save_image(a_photo(32, 64), cityscapes / "leftImg8bit/val" / name)
+    with pytest.warns(UserWarning, match=r"3 photos are used, 1 pictures .*leftImg8bit.*\.png"):
+        open_scenes("cityscapes", "val", cityscapes)
+
+
 def test_a_changed_archive_is_noticed(cityscapes):
     zip_up(cityscapes, "gtFine", cityscapes)
     before = open_scenes("cityscapes", "val", cityscapes).fingerprint()
@@ -310,6 +429,23 @@ def test_a_folder_of_photos(tmp_path):
     batch = photos[1:].batch([2, 0])
     assert torch.equal(batch, torch.stack([photos[3], photos[1]]))
     assert len(open_photos(tmp_path / "a.png")) == 1
+
+
+def test_pictures_of_other_kinds_are_left_out_by_name(tmp_path):
+    for name in ("a.jfif", "b.JPE", "c.mpo", "d.jxl", "e.CR2", "f.heic", "g.nef", "h.avif"):
+        Image.new("RGB", (64, 32)).save(tmp_path / name, "JPEG")
+    for name in ("Thumbs.db", "notes.txt", "a.json", ".hidden.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    photos = open_photos(tmp_path, (64, 32))
+    assert [path.name for path in photos.paths] == ["a.jfif", "b.JPE", "c.mpo"]
+    assert [path.name for path in photos.left_out] == [
+        "d.jxl",
+        "e.CR2",
+        "f.heic",
+        "g.nef",
+        "h.avif",
+    ]
+    assert photos.batch([0, 1, 2]).shape == (3, 3, 32, 64)
 
 
 def test_folders_without_photos(tmp_path):
@@ -394,18 +530,26 @@ def test_sizes_that_differ(kind, cityscapes):
         open_scenes("cityscapes", "val", cityscapes)[0]
 
 
+def test_instance_maps_of_8_bits_are_refused(cityscapes):
+    path = first_of(cityscapes, "**/*instanceIds.png")
+    instance_ids = draw_street(5, 0, size=(64, 32)).instance_ids
+    save_image((instance_ids % 256).to(torch.uint8), path)
+    with pytest.raises(ValueError, match=r"instanceIds\.png contradicts the label map in \d+ of"):
+        open_scenes("cityscapes", "val", cityscapes, SIZE)[0]
+
+
 @pytest.mark.parametrize("kind", ["leftImg8bit", "labelIds", "instanceIds"])
 def test_truncated_files(kind, cityscapes):
     path = first_of(cityscapes, f"**/*{kind}.png")
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=rf"{kind}\.png can't be read as a picture .*download it"):
+    with pytest.raises(ValueError, match=rf"{kind}\.png can't be read as a picture: .*download it"):
         open_scenes("cityscapes", "val", cityscapes)[0]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (label_ids_to_colors, r"is a colour picture \(mode RGB\), .*colors_to_label_ids"),
+        (label_ids_to_colors, r"is a colour picture, .*colors_to_label_ids"),
         (label_ids_to_train_ids, r"looks like train ids .*train_ids_to_label_ids"),
         (lambda ids: ids.masked_fill(ids == 7, 255), "holds the value 255"),
         (lambda ids: ids + 20, r"holds values \d+\.\.\d+, expected Cityscapes label ids"),

@@ -197,12 +197,13 @@ def test_pretrained_takes_the_weights_that_torchvision_gives(head, monkeypatch):
         torch.testing.assert_close(encoder(x)[-1], features)
 
 
-@pytest.mark.parametrize("error", [URLError("no route to host"), ConnectionResetError("reset")])
+@pytest.mark.parametrize("error", [URLError("no route"), EOFError("a damaged file")])
 def test_no_network(error, monkeypatch):
     monkeypatch.setitem(segmentation.BACKBONES, "resnet18", Weights(error))
-    message = r"ImageNet weights .*resnet18-.*\.pth could not be downloaded .* into "
-    with pytest.raises(RuntimeError, match=message + r".*checkpoints, or .*pretrained=False"):
+    message = r"ImageNet weights .*resnet18-.*\.pth could not be downloaded and read .* into "
+    with pytest.raises(OSError, match=message + r".*delete it\), or .*pretrained=False") as caught:
         SegmentationNet("resnet18", pretrained=True)
+    assert caught.value.__suppress_context__, "no traceback of the library's before it"
 
 
 # ------------------------------------------------------------------------------ files

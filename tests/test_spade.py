@@ -380,6 +380,14 @@ def test_kinds_of_published_files(generator, zipped, prefix, folded, tmp_path):
     outputs_are_equal(spade.load_generator(tmp_path / "G.pth", size=(64, 64)), same_layout)
 
 
+def test_a_published_file_of_the_time_before_batches_were_counted(generator, tmp_path):
+    state = {k: v for k, v in generator.state_dict().items() if "num_batches" not in k}
+    assert len(state) < len(generator.state_dict())
+    torch.save(state, tmp_path / "G.pth")
+    loaded = spade.load_generator(tmp_path / "G.pth", size=(64, 64))
+    outputs_are_equal(loaded, generator, atol=1e-5)
+
+
 def test_half_precision_files_become_float32(generator, tmp_path):
     state = {key: value.half() for key, value in generator.state_dict().items()}
     torch.save(state, tmp_path / "G.pth")

@@ -12,6 +12,7 @@ from utils.weights import (
     differing,
     find_weights,
     load_checkpoint,
+    load_torch_file,
     load_weights,
     pack_state,
     save_checkpoint,
@@ -67,14 +68,14 @@ def test_a_parameter_that_is_called_scale_survives():
 @pytest.mark.parametrize("compact", [False, True])
 def test_save_and_load(tmp_path, compact):
     state, metadata = a_state(), {"classes": 34, "size": [256, 128], "score": 0.5}
-    path = tmp_path / "new folder" / "weights.safetensors"
+    path = tmp_path / "new folder" / f"{'w' * 243}.safetensors"  # as long as names can be
     save_weights(path, state, metadata, compact=compact)
     loaded, loaded_metadata = load_weights(path)
     assert loaded_metadata == metadata
     expected = unpack_state(pack_state(state)) if compact else state
     assert loaded.keys() == expected.keys()
     assert all(torch.equal(loaded[key], expected[key]) for key in expected)
-    assert os.listdir(path.parent) == ["weights.safetensors"]
+    assert os.listdir(path.parent) == [path.name]
 
 
 def test_compact_files_are_a_quarter(tmp_path):
@@ -128,6 +129,20 @@ def test_bad_files(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=rf"weights\.safetensors {message}"):
             load_weights(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", ["safetensors", "pth"])
+def test_weights_that_are_not_finite_are_refused(kind, value, tmp_path):
+    path, state = tmp_path / f"weights.{kind}", a_state()
+    state["norm.running_var"][1] = value
+    if kind == "pth":
+        torch.save({"network": state}, path)
+    else:
+        save_weights(path, state, {})
+    message = r"weights\.\w+ holds NaN or infinite values \(in norm\.running_var\).*take an earlier"
+    with pytest.raises(ValueError, match=message):
+        (load_torch_file if kind == "pth" else load_weights)(path)
 
 
 # ------------------------------------------------------------------------------ finding
@@ -201,6 +216,28 @@ def test_the_checkpoint_of_another_training_is_refused(inputs, tmp_path):
     save_checkpoint(tmp_path / "last.pt", {"network": torch.nn.Linear(inputs, 2)}, [], {})
     with pytest.raises(ValueError, match=r"last\.pt is the checkpoint of another training"):
         load_checkpoint(tmp_path / "last.pt", parts, {})
+
+
+@pytest.mark.parametrize("content", [{}, [], {"network": {}, "made_by": {}}])
+def test_what_is_no_checkpoint_is_not_another_trainings(content, tmp_path):
+    torch.save(content, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match=r"last\.pt is no checkpoint .* or a damaged one: .*move"):
+        load_checkpoint(tmp_path / "last.pt", a_training(), {})
+
+
+@pytest.mark.parametrize("before", [None, False, True], ids=["bf16", "fp16 on a CPU", "fp16"])
+@pytest.mark.parametrize("now", [False, True], ids=["bf16", "fp16"])
+def test_a_training_goes_on_in_another_precision(before, now, tmp_path):
+    saved, parts = a_training(), a_training()
+    if before is not None:
+        saved["scaler"] = torch.amp.GradScaler("cpu", init_scale=8.0, enabled=before)
+    if now:
+        parts["scaler"] = torch.amp.GradScaler("cpu", init_scale=2.0)
+    save_checkpoint(tmp_path / "last.pt", saved, {"epochs": 20}, {"seed": 0})
+    assert load_checkpoint(tmp_path / "last.pt", parts, {"seed": 0}) == {"epochs": 20}
+    assert torch.equal(parts["network"].weight, saved["network"].weight)
+    if now:
+        assert parts["scaler"].get_scale() == (8 if before else 2), "one that is there goes on"
 
 
 def test_an_option_that_came_later_was_off(tmp_path):

@@ -27,6 +27,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from utils.commands import print_in_any_code_page
 from utils.files import write_atomically
 
 # What the kernels see here and under pytest (conftest.py), unless the caller has set it: no
@@ -151,4 +152,5 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
+    print_in_any_code_page()
     sys.exit(main())

@@ -45,8 +45,12 @@ if not ROOT.exists():  # this notebook is on its own: fetch the project it belon
 if "google.colab" in sys.modules:  # only what Colab lacks: torch and numpy stay as they are
     requirements = str(ROOT / "requirements-colab.txt")
     subprocess.run([sys.executable, "-m", "pip", "install", "-qr", requirements], check=True)
-if str(ROOT) not in sys.path:
+if sys.path[0] != str(ROOT):
     sys.path.insert(0, str(ROOT))
+for name, module in list(sys.modules.items()):  # another package of the same name makes room
+    file = Path(getattr(module, "__file__", None) or "/")
+    if name.split(".")[0] in ("utils", "spade") and ROOT not in file.parents:
+        del sys.modules[name]
 
 from utils.plots import setup_notebook
 

@@ -13,32 +13,22 @@ many scenes are safely in the arrays, so whoever comes next goes on from there.
 import contextlib
 import copy
 import ctypes
-import errno
 import functools
 import io
 import json
-import mmap
 import os
-import sys
-import weakref
+import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    Dataset,
-    RandomSampler,
-    SequentialSampler,
-)
+from torch.utils.data import DataLoader, Dataset
 
 from utils.engine.graphs import send
-from utils.files import check_room, disk_full, usable_cores
+from utils.files import DISK_FULL, check_room, disk_full, usable_cores
 from utils.progress import progress
 from utils.scenes import Scene, Scenes
 
@@ -47,7 +37,7 @@ _BATCH = ("image_u8", "label_ids")  # what batch() gives
 _FACTS = "scenes.jsonl"  # one line a scene: name, city, time of day
 _CHUNK = 8  # scenes that one process decodes in a row: neighbours in an archive are read together
 _IF_FULL = ", or a smaller size, or fewer scenes; what is decoded is kept"
-_COMMIT = 64  # scenes after which what was written is made safe
+SCENES_PER_COMMIT = 64  # after so many, what was written is made safe
 
 
 def cached(scenes: Scenes, folder: str | Path, workers: int | None = None) -> "CachedScenes":
@@ -62,14 +52,13 @@ def cached(scenes: Scenes, folder: str | Path, workers: int | None = None) -> "C
         workers: processes that decode; by default one a core (none for a handful of scenes).
 
     Raises:
-        OSError: the disk is, or would be, full.
+        OSError: the disk is, or would be, full; folder can't be written to, or can't lock files.
         ValueError, FileNotFoundError: a scene can't be read; those before it are kept.
     """
     width, height = scenes.size
     name = f"{scenes.dataset}-{scenes.split}-{width}x{height}-{scenes.fingerprint()[:16]}"
     place = Path(folder) / name
     if not place.is_dir():
-        place.parent.mkdir(parents=True, exist_ok=True)
         with _one_process_at_a_time(place, scenes):
             if not place.is_dir():  # else another process has just built it
                 _build(scenes, place, workers)
@@ -84,10 +73,21 @@ def _one_process_at_a_time(place: Path, scenes: Scenes) -> Iterator[None]:
     """Hold a lock that the system takes back even from a process that is killed."""
     lock = FileLock(place.with_name(f".{place.name}.lock"))
     try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        with progress([], f"waiting for the process that is decoding {scenes}"):
-            lock.acquire()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            # Some drives answer every lock like this: ask for one that no other process can hold.
+            with tempfile.TemporaryDirectory(prefix=".", dir=place.parent) as own:
+                with FileLock(Path(own, "lock")).acquire(blocking=False):
+                    pass
+            with progress([], f"waiting for the process that is decoding {scenes}"):
+                lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        raise OSError(
+            f"{place.parent} can't hold a cache ({error}): choose another folder (--cache in a "
+            "command), on a disk that can be written to and can lock files, as local disks can."
+        ) from None
     try:
         yield
         # Whoever still waits for this file, or makes a new one, finds the cache built.
@@ -111,11 +111,11 @@ def _build(scenes: Scenes, place: Path, workers: int | None) -> None:
     try:
         for facts in bar:
             pending.append(facts)
-            if len(pending) == _COMMIT:
+            if len(pending) == SCENES_PER_COMMIT:
                 _commit(part, pending)
         _commit(part, pending)
     except BaseException as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise disk_full(part.parent, needed, _IF_FULL) from error
         _commit(part, pending)  # one scene that can't be read does not cost those before it
         raise
@@ -377,41 +377,6 @@ class CachedScenes(Scenes):
             moved._arrays = mapped if device.type == "cpu" else _StreamedArrays(mapped, device)
         return moved
 
-    def loader(
-        self,
-        batch_size: int,
-        shuffle: bool = False,
-        workers: int = 0,
-        generator: torch.Generator | None = None,
-    ) -> DataLoader:
-        """A DataLoader over batch()es, for code that wants one.
-
-        Its workers read into memory that all processes share, so a batch arrives without a copy.
-
-        Raises ValueError for workers after to() has moved the scenes to a device.
-        """
-        if workers == 0:
-            return DataLoader(
-                _Batches(self), batch_size, shuffle, collate_fn=_as_it_is, generator=generator
-            )
-        if not isinstance(self._arrays, _MappedArrays):
-            raise ValueError(
-                f"There are {workers} workers for scenes that lie on a device: expected workers=0, "
-                "or the scenes as cached() gives them."
-            )
-        order = RandomSampler(self, generator=generator) if shuffle else SequentialSampler(self)
-        # Memory is shared by inheriting it, which Linux does well and other systems don't.
-        linux = sys.platform == "linux"
-        slots = _Slots(2 * workers + 4 if linux else 0, batch_size, self.size)
-        return DataLoader(
-            _Batches(self, slots),
-            batch_sampler=_WithSlots(BatchSampler(order, batch_size, drop_last=False), slots),
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            multiprocessing_context="fork" if linux else None,
-            persistent_workers=True,
-        )
-
     def _rows(self, indices: Sequence[int]) -> list[int]:
         return [self._entries[int(index)][-1] for index in indices]
 
@@ -430,94 +395,3 @@ class CachedScenes(Scenes):
 def _free_memory(device: torch.device) -> int:
     """Bytes; 0 for what has no memory of its own, or none that it would tell of."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
-
-
-# ----------------------------------------------------------------------------- DataLoader workers
-
-
-class _Slots:
-    """Memory for some batches, that workers fill and the main process hands out without a copy.
-
-    The main process alone decides which are free: one that was handed out is free again when no
-    tensor uses it any more.
-    """
-
-    def __init__(self, count: int, batch_size: int, size: tuple[int, int]):
-        width, height = size
-        self.pixels = batch_size * width * height  # 3 bytes of photo and 1 of label for each
-        self.shapes = {"image_u8": (-1, 3, height, width), "label_ids": (-1, height, width)}
-        memory = mmap.mmap(-1, max(1, count * 4 * self.pixels))
-        if hasattr(mmap, "MADV_HUGEPAGE"):  # each process maps it anew: let that be few pages
-            memory.madvise(mmap.MADV_HUGEPAGE)
-        buffers = np.frombuffer(memory, np.uint8, count * 4 * self.pixels)
-        self.buffers = buffers.reshape(count, 4 * self.pixels)
-        self.free = list(range(count))
-        _slots_by_id[id(self)] = self
-
-    def views(self, buffer, count: int) -> dict:
-        """The photos and the label maps of the first scenes in a slot's buffer."""
-        photos, maps = buffer[: 3 * self.pixels], buffer[3 * self.pixels :]
-        return {
-            field: part.reshape(self.shapes[field])[:count]
-            for field, part in (("image_u8", photos), ("label_ids", maps))
-        }
-
-
-_slots_by_id: weakref.WeakValueDictionary[int, _Slots] = weakref.WeakValueDictionary()
-
-
-class _WithSlots:
-    """Batches of indices, each with the slot that it is to be read into, if one is free."""
-
-    def __init__(self, batches: BatchSampler, slots: _Slots):
-        self.batches, self.slots = batches, slots
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[tuple[int | None, list[int]]]:
-        for indices in self.batches:
-            yield self.slots.free.pop() if self.slots.free else None, indices
-
-
-class _Batches(Dataset):
-    """What a DataLoader asks: several indices at once -> a batch."""
-
-    def __init__(self, scenes: CachedScenes, slots: _Slots | None = None):
-        self.scenes, self.slots = scenes, slots
-
-    def __len__(self) -> int:
-        return len(self.scenes)
-
-    def __getitems__(self, indices):
-        if self.slots is None:
-            return self.scenes.batch(indices)
-        slot, indices = indices
-        rows = self.scenes._rows(indices)
-        if slot is not None:
-            arrays = self.slots.views(self.slots.buffers[slot], len(rows))
-            for field, array in arrays.items():
-                self.scenes._arrays.read_into(array, field, rows)
-        return _Sent(id(self.slots), slot, self.scenes._arrays, rows)
-
-
-class _Sent(NamedTuple):
-    """A batch on its way from a worker; where it arrives, it is two tensors."""
-
-    slots: int
-    slot: int | None
-    arrays: _MappedArrays
-    rows: list[int]
-
-    def __reduce__(self):
-        return _receive, tuple(self)
-
-
-def _receive(slots: int, slot: int | None, arrays: _MappedArrays, rows: list[int]):
-    if slot is None:  # all were in use: every process has the same files mapped
-        return arrays.read(_BATCH, rows)
-    shared = _slots_by_id[slots]
-    buffer = shared.buffers[slot]
-    weakref.finalize(buffer, shared.free.append, slot)
-    # Views of one tensor, which keeps the array alive as long as either of them is used.
-    return tuple(shared.views(torch.from_numpy(buffer), len(rows)).values())

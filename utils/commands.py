@@ -1,6 +1,7 @@
 """What the project's commands share: an argument of two numbers, and errors for people."""
 
 import argparse
+import io
 import re
 import sys
 from collections.abc import Callable
@@ -14,9 +15,17 @@ def width_and_height(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def print_in_any_code_page() -> None:
+    """From here on, letters that the console's code page lacks are printed as \\u7d50, say."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # it may be a notebook's, or None
+            stream.reconfigure(errors="backslashreplace")
+
+
 def exit_status(command: Callable[[], int | None]) -> int:
     """Run a command -> what it returns, None is 0; or 1 after an error, told without a traceback;
     or 130, if it was interrupted."""
+    print_in_any_code_page()
     try:
         return command() or 0
     except (OSError, ValueError, FloatingPointError) as error:

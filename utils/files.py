@@ -1,15 +1,19 @@
 """Files that are there whole, or not at all, and what the machine has to make them with."""
 
+import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]  # the folder of the README
 # What was trained here.  Tests, and the tool that writes the notebooks, look at an empty folder.
 RUNS = Path(os.environ.get("COURSE_RUNS", PROJECT / "runs"))
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # the second: of what one user may fill
 
 
 def usable_cores() -> int:
@@ -48,9 +52,24 @@ def write_atomically(
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, because a rename is atomic only within one file system.
     unique = "" if sole_writer else f".{uuid.uuid4().hex[:8]}"
-    temporary = path.with_name(f".{path.name}{unique}.part")
+    name = path.name
+    if len(name) > 60:  # with .part it could be longer than the 255 bytes of a file's name
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    temporary = path.with_name(f".{name}{unique}.part")
     try:
         write(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def copy_may_fail(path: str | Path) -> Iterator[None]:
+    """Inside, a copy of something is saved to path: an OSError becomes a warning, and work goes on.
+
+    For what is shown or kept elsewhere, too: a figure, a preview.
+    """
+    try:
+        yield
+    except OSError as error:
+        warnings.warn(f"{path} was not saved, all else goes on: {error}", stacklevel=3)

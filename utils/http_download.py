@@ -1,7 +1,6 @@
 """Files over HTTP that are whole and right, or not there; interrupted downloads are resumed."""
 
 import contextlib
-import errno
 import functools
 import hashlib
 import itertools
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import requests
 
-from utils.files import check_room, disk_full
+from utils.files import DISK_FULL, check_room, disk_full
 from utils.progress import progress
 
 BLOCK = 1 << 16  # bytes that are read at once
@@ -138,7 +137,7 @@ def _fetch_once(session, url: str, part: Path, timeout: float) -> None:
                     file.write(block)
                     bar.update(len(block))
         except OSError as error:
-            if error.errno == errno.ENOSPC:
+            if error.errno in DISK_FULL:
                 needed = None if total is None else total - size_of(part)
                 raise disk_full(part.parent, needed) from error
             raise

@@ -4,21 +4,18 @@ Names say the range: ``image_u8`` is RGB in 0..255 (uint8), ``image_pm1`` is wha
 (float).  Label and instance maps are only ever resized nearest-neighbour.
 """
 
-import io
-import struct
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from kornia_rs import io as kornia_rs
-from PIL import Image, ImageOps
+from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from utils.archives import ZippedFile
+from utils.decoding import decode_map, decode_photo
 from utils.engine.graphs import constant
 from utils.files import usable_cores, write_atomically
 
@@ -61,42 +58,39 @@ def pm1_to_imagenet(image_pm1: torch.Tensor) -> torch.Tensor:
 def read_image(path: str | Path | ZippedFile) -> torch.Tensor:
     """Read a photo of any common kind -> image_u8 (3, H, W).
 
-    It is rotated as its EXIF tag says; grey, palette, CMYK and 16-bit pictures become 8-bit RGB;
-    what is transparent becomes white.
+    It is rotated as its EXIF orientation says; grey, palette, CMYK and 16-bit pictures become 8-bit
+    RGB; what is transparent becomes white.  A photo of more than 65 megapixels is read at a reduced
+    scale, if its format allows that.
 
-    Raises FileNotFoundError if there is no such file, ValueError if it is no complete picture.
+    Raises FileNotFoundError if there is no such file, ValueError if it is no complete picture, or
+    has more than 120 megapixels and is no JPEG.
     """
-    data = _read_bytes(path)
-    # A PNG may carry an EXIF rotation or a transparent colour, too: Pillow knows how.
-    if _plain_png(data) == (_RGB, 8) and not {b"eXIf", b"tRNS"} & _chunk_kinds(data):
-        rows = _decode_plain_png(path, data, kornia_rs.decode_image_png_u8, "rgb")
-    else:
-        rows = np.array(_decode(path, data, _to_rgb))
+    rows = decode_photo(_read_bytes(path), str(path))
     # Not made contiguous: that would take longer than resizing does, which does not need it.
     return torch.from_numpy(rows).permute(2, 0, 1)
 
 
-def read_map(path: str | Path | ZippedFile) -> torch.Tensor:
+def read_map(path: str | Path | ZippedFile, colors: bool = False) -> torch.Tensor:
     """Read a map of ids from a one-channel PNG -> (H, W), uint8, or int32 for a 16-bit file.
 
-    Palette files give their indices.  Raises ValueError if the file has colour channels.
+    The ids are the file's own values, whatever its bit depth; palette files give their indices.  A
+    grey picture that was saved with three equal channels, or an opaque alpha channel, is read, too.
+
+    Args:
+        colors: return a map in colours as image_u8 (3, H, W), and don't refuse it.
+
+    Raises ValueError if the file has colours, transparent pixels or a format that changes ids.
     """
-    data = _read_bytes(path)
-    kind = _plain_png(data)
-    if kind == (_GREY, 8):
-        ids = _decode_plain_png(path, data, kornia_rs.decode_image_png_u8, "mono")[..., 0]
-    elif kind == (_GREY, 16):
-        ids = _decode_plain_png(path, data, kornia_rs.decode_image_png_u16, "mono")[..., 0]
-    else:
-        picture = _decode(path, data, lambda opened: opened.copy())
-        if picture.mode not in ("L", "P", "I", "I;16"):
-            raise ValueError(
-                f"{path} is a colour picture (mode {picture.mode}), expected one channel of label "
-                "ids: use the *_labelIds.png file, or convert it with "
-                "utils.labels.colors_to_label_ids()."
-            )
-        ids = np.array(picture)
-    return torch.from_numpy(ids if ids.dtype == np.uint8 else ids.astype(np.int32))
+    ids = decode_map(_read_bytes(path), str(path))
+    if ids.ndim == 2:
+        return torch.from_numpy(ids if ids.dtype == np.uint8 else ids.astype(np.int32))
+    if not colors:
+        raise ValueError(
+            f"{path} is a colour picture, expected one channel of label ids: use the "
+            "*_labelIds.png file, or convert it, if it is a map in colours: save_image("
+            "colors_to_label_ids(read_image(path)), new_path), from utils.images and utils.labels."
+        )
+    return torch.from_numpy(ids).permute(2, 0, 1)
 
 
 def _read_bytes(path: str | Path | ZippedFile) -> bytes:
@@ -105,68 +99,6 @@ def _read_bytes(path: str | Path | ZippedFile) -> bytes:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} is not there: check the path, or get the data again.")
     return Path(path).read_bytes()
-
-
-_GREY, _RGB = 0, 2  # colour types of a PNG
-
-
-def _plain_png(data: bytes) -> tuple[int, int] | None:
-    """Colour type and bits a channel of a PNG, None for interlaced or huge ones and other files.
-
-    The kinds that data sets consist of are decoded by kornia_rs, in less than half of Pillow's
-    time; everything else is left to Pillow.  (https://www.w3.org/TR/png-3/#11IHDR)
-    """
-    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR" or len(data) < 29:
-        return None
-    width, height, bits, color_type, *_, interlaced = struct.unpack(">IIBBBBB", data[16:29])
-    if interlaced or not 0 < width * height <= Image.MAX_IMAGE_PIXELS:
-        return None
-    return color_type, bits
-
-
-def _chunk_kinds(data: bytes) -> set[bytes]:
-    """The kinds of chunks that a PNG consists of."""
-    kinds, start = set(), 8
-    while start + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, start)
-        kinds.add(kind)
-        start += 12 + length
-    return kinds
-
-
-def _decode_plain_png(path, data: bytes, decode: Callable, mode: str) -> np.ndarray:
-    width, height = struct.unpack(">II", data[16:24])
-    try:
-        return decode(data, (height, width), mode)
-    except Exception as error:  # kornia_rs raises nothing narrower
-        raise _unreadable(path, error) from error
-
-
-def _decode(path, data: bytes, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            return convert(opened)
-    except Exception as error:  # Pillow meets damaged bytes with many types of error
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{path} can't be read as a picture ({error}): it may be cut short, or of a kind that is "
-        "not supported; download it again, or convert it to JPEG or PNG."
-    )
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I"):  # 16 bits of grey: Pillow would cut everything over 255
-        array = np.asarray(picture).astype(np.int64) >> 8
-        picture = Image.fromarray(array.clip(0, 255).astype(np.uint8))
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return picture.convert("RGB")
 
 
 # ----------------------------------------------------------------------------- resizing

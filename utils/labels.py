@@ -8,6 +8,8 @@ version of CamVid holds; they become label ids the moment they are read.
 Source: ``cityscapesscripts.helpers.labels``; CamVid's names from the SegNet tutorial.
 """
 
+import warnings
+
 import torch
 from cityscapesscripts.helpers.labels import labels as _CITYSCAPES_LABELS
 
@@ -46,6 +48,22 @@ LABEL_OF_CAMVID_ID = torch.tensor(
     dtype=torch.uint8,
 )  # fmt: skip
 
+# The colours of CamVid's own 32 classes, and of SegNet's drawings, for each of the ids above.
+CAMVID_COLORS = (
+    "808080",
+    "800000 c00080 008040 400040 40c000",  # building, archway, bridge, tunnel, wall
+    "c0c080 000040",  # pole, traffic cone
+    "804080 8000c0 c00040 ff4500",  # road, markings
+    "0000c0 40c080 8080c0 3c28de",  # sidewalk, parking block, shoulder of the road
+    "808000 c0c000",  # tree, other plants
+    "c08080 808040 004040",  # sign, text, traffic light
+    "404080",
+    "400080 4080c0 c080c0 c04080 804040",  # car, SUV, truck or bus, train, other vehicles
+    "404000 c08040 4000c0 408040",  # pedestrian, child, cart, animal
+    "0080c0 c000c0",  # bicyclist, motorcycle
+    "000000",
+)
+
 # Low label ids that are void or rare in real maps, where train ids have road, building and sky.
 _RARE_LOW_IDS = torch.tensor([0, 1, 2, 3, 4, 5, 6, 9, 10])
 _MEANING = "expected Cityscapes label ids 0..33"
@@ -78,7 +96,8 @@ def check_label_ids(
     if three_planes and bool(((label_ids >= NUM_LABELS) & (label_ids != IGNORED)).any()):
         raise ValueError(
             f"{source} looks like a colour map (shape {shape}, values up to {high}), {_MEANING}: "
-            "use the *_labelIds.png file, or convert it with utils.labels.colors_to_label_ids()."
+            "use the *_labelIds.png file, or convert it, in a shape (3, H, W), with "
+            "utils.labels.colors_to_label_ids()."
         )
     if len(shape) not in (2, 3):
         raise ValueError(f"{source} has shape {shape}, {_MEANING} in a shape (H, W) or (B, H, W).")
@@ -116,6 +135,26 @@ def _looks_like_train_ids(label_ids: torch.Tensor, high: int) -> bool:
     return int((rare > 0).sum()) >= 3 and int(rare.sum()) * 2 > int(labelled)
 
 
+def check_instance_ids(
+    instance_ids: torch.Tensor, label_ids: torch.Tensor, source: str = "the instance map"
+) -> None:
+    """Raise ValueError if an instance map (H, W) contradicts the label map (H, W) of its scene.
+
+    Pixels that are void in the label map are not compared, nor is the licence plate (-1 or 65535).
+    """
+    classes = torch.where(instance_ids >= 1000, instance_ids // 1000, instance_ids)
+    wrong = (classes != label_ids) & (label_ids >= ID["road"])
+    wrong &= (instance_ids >= 0) & (instance_ids != 65535)
+    if wrong.any():
+        instance_id, label_id = int(instance_ids[wrong][0]), int(label_ids[wrong][0])
+        raise ValueError(
+            f"{source} contradicts the label map in {int(wrong.sum())} of {wrong.numel()} pixels, "
+            f"for example {instance_id} where the label id is {label_id}: expected {label_id}, or "
+            f"{label_id} * 1000 + n, in a PNG of 16 bits.  Use the scene's own "
+            "*_instanceIds.png file, or a copy of its label map under that name."
+        )
+
+
 def label_ids_to_train_ids(label_ids: torch.Tensor) -> torch.Tensor:
     """Label ids 0..33 -> train ids 0..18, 255 for classes the benchmark ignores (uint8)."""
     return _look_up(TRAIN_ID_OF_LABEL, label_ids)
@@ -146,10 +185,33 @@ def label_ids_to_colors(label_ids: torch.Tensor) -> torch.Tensor:
     return _look_up(COLORS, label_ids).movedim(-1, -3)
 
 
-def colors_to_label_ids(image_u8: torch.Tensor, source: str = "the picture") -> torch.Tensor:
-    """A colour map (3, H, W) uint8 -> label ids (H, W) uint8.
+def _color_codes(colors: torch.Tensor) -> torch.Tensor:
+    """(..., 3) uint8 -> (...) int32, one number a colour."""
+    red, green, blue = colors.int().unbind(-1)
+    return (red << 16) | (green << 8) | blue
 
-    Classes that share a colour (the void ones are all black) become the first of them.
+
+# Colour -> label id.  Classes of one colour (the void ones are all black): the first of them.
+_PALETTES = (
+    {code: label_id for label_id, code in reversed(list(enumerate(_color_codes(COLORS).tolist())))},
+    {
+        int(color, 16): label_id
+        for colors, label_id in zip(CAMVID_COLORS, LABEL_OF_CAMVID_ID.tolist())
+        for color in colors.split()
+    },
+)
+# Classes whose colours are greys: 70 (building), 153 (pole) and 128 (CamVid's sky).
+GREY_CLASSES = tuple(code & 255 for p in _PALETTES for code in p if code and code % 0x010101 == 0)
+_MOST_BLENDED = 0.05  # of a colour map's pixels may have colours that no class has
+
+
+def colors_to_label_ids(image_u8: torch.Tensor, source: str = "the picture") -> torch.Tensor:
+    """A colour map (3, H, W) uint8, in Cityscapes' or CamVid's colours -> label ids (H, W) uint8.
+
+    Classes that share a colour (the void ones are all black) become the first of them.  A few
+    pixels of other colours, as soft edges have, become 0 (unlabeled) with a warning.
+
+    Raises ValueError if more than a twentieth of the pixels have a colour that no class has.
     """
     if image_u8.dim() != 3 or len(image_u8) != 3 or image_u8.dtype != torch.uint8:
         raise ValueError(
@@ -157,21 +219,57 @@ def colors_to_label_ids(image_u8: torch.Tensor, source: str = "the picture") -> 
             "shape (3, H, W), as utils.images.read_image() gives it."
         )
     codes = _color_codes(image_u8.movedim(-3, -1))
-    label_ids = torch.full(codes.shape, IGNORED, dtype=torch.uint8)
-    for label_id, code in reversed(list(enumerate(_color_codes(COLORS).tolist()))):
-        label_ids[codes == code] = label_id
-    unknown = codes[label_ids == IGNORED]
-    if unknown.numel():
-        code = int(unknown[0])
-        color = (code >> 16, (code >> 8) & 255, code & 255)
-        raise ValueError(f"{source} holds the colour {color}, which no Cityscapes class has.")
+    both = [_from_palette(codes, palette) for palette in _PALETTES]
+    label_ids = max(both, key=lambda ids: int((ids != IGNORED).sum()))
+    unknown = label_ids == IGNORED
+    if unknown.any():
+        values, counts = codes[unknown].unique(return_counts=True)
+        code, count = int(values[counts.argmax()]), int(unknown.sum())
+        text = (
+            f"{source} holds the colour {(code >> 16, (code >> 8) & 255, code & 255)}, which no "
+            f"Cityscapes or CamVid class has; {count} of {codes.numel()} pixels have such colours"
+        )
+        if count > _MOST_BLENDED * codes.numel():
+            raise ValueError(
+                f"{text}.  Is it a colour map?  Save it as PNG, not as JPEG, resize it with "
+                "nearest-neighbour, and draw with a pencil, not with a brush that has soft edges."
+            )
+        warnings.warn(
+            f"{text} and become 0 (unlabeled); a brush with soft edges mixes colours.", stacklevel=2
+        )
+        label_ids[unknown] = 0
     return label_ids
 
 
-def _color_codes(colors: torch.Tensor) -> torch.Tensor:
-    """(..., 3) uint8 -> (...) int32, one number a colour."""
-    red, green, blue = colors.int().unbind(-1)
-    return (red << 16) | (green << 8) | blue
+def colors_contradict_ids(colors: torch.Tensor, ids: torch.Tensor) -> bool:
+    """Whether a palette holds classes' colours at other places than at the classes' ids.
+
+    An editor that saves a colour map with a palette numbers the colours as it likes.
+
+    Args:
+        colors: (N, 3) uint8, the palette's entries that are used.
+        ids: (N,), their indices: label ids or CamVid ids, if they are ids at all.
+    """
+    codes, ids = _color_codes(colors), ids.long()
+    official = _color_codes(COLORS)[ids.clamp(max=NUM_LABELS - 1)]
+    camvid = LABEL_OF_CAMVID_ID[ids.clamp(max=len(CAMVID_NAMES) - 1)]
+    # Palettes of other data sets hold some of CamVid's colours, but hardly any of Cityscapes'.
+    for palette, least, share in zip(_PALETTES, (2, 4), (0.5, 1.0)):
+        named = _from_palette(codes, palette)
+        known = named != IGNORED
+        fits = bool((official == codes)[known].all() or (camvid == named)[known].all())
+        enough = int((codes[known] != 0).sum()) >= least and known.float().mean() >= share
+        if enough and not fits:
+            return True
+    return False
+
+
+def _from_palette(codes: torch.Tensor, palette: dict[int, int]) -> torch.Tensor:
+    """Codes of colours -> label ids (uint8), IGNORED where the palette has no such colour."""
+    known = torch.tensor(sorted(palette), dtype=codes.dtype)
+    place = torch.searchsorted(known, codes.contiguous()).clamp_(max=len(known) - 1)
+    label_ids = torch.tensor([palette[code] for code in known.tolist()], dtype=torch.uint8)
+    return label_ids[place].masked_fill_(known[place] != codes, IGNORED)
 
 
 def _look_up(table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

@@ -29,10 +29,17 @@ from torch import Tensor
 
 from utils.commands import exit_status
 from utils.engine import Run
-from utils.files import usable_cores, write_atomically
-from utils.images import ImageWriter, read_photo
+from utils.files import DISK_FULL, disk_full, usable_cores, write_atomically
+from utils.images import read_photo, save_image
 from utils.labels import BENCHMARK_IDS, COLORS, NAMES, label_ids_to_colors
-from utils.pipeline import MEAN_STYLE, PHOTO_STYLE, Pipeline, agreement, load_pipeline
+from utils.pipeline import (
+    MEAN_STYLE,
+    PHOTO_STYLE,
+    PRECISIONS,
+    Pipeline,
+    agreement,
+    load_pipeline,
+)
 from utils.progress import progress
 from utils.scenes import file_identity, open_photos
 
@@ -48,6 +55,7 @@ FOLDERS = {
 SHOWN = ("photos", "maps", "generated", "second_maps")  # on the page; a map's ids are all but black
 PAGE = "index.html"
 PAGE_SECONDS = 10  # between two versions of the page while the work goes on
+LONGEST_NAME = 251  # bytes; with .png 255, which most file systems allow
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,8 @@ class FolderReport:
     Attributes:
         records: one a photo that is done, now or earlier, by the name of its file.
         new: how many of them were done by this call, in so many seconds.
-        unreadable: file name -> a sentence that names the file and says why it was skipped.
+        unreadable: file name -> a sentence that names the file and says why it was skipped: it
+            can't be read, or its results can't be written.
         page: the page to open in a browser.
     """
 
@@ -104,7 +113,8 @@ def run_folder(
 
     May be killed at any time: the same call goes on, does nothing twice that is on the disk, and
     leaves no half-written file.  A photo that has changed since is done again; results of photos
-    that are not there any more stay.  One call at a time for one output folder.
+    that are not there any more stay.  One that can't be read, or whose results can't be written, is
+    skipped.  One call at a time for one output folder.
 
     Args:
         photos: a folder of JPEG, PNG or WebP files of any size, or one such file; never changed.
@@ -115,7 +125,8 @@ def run_folder(
         FileNotFoundError: there is no such folder.
         ValueError: it holds no photo, it lies in the output folder, or the results that are in the
             output folder were made with other networks or settings.
-        OSError: the results can't be written; what was written stays, and the next call goes on.
+        OSError: the disk is full, or out can't be written to; what was written stays, and the next
+            call goes on.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}: expected 1 or more.")
@@ -138,7 +149,7 @@ def run_folder(
     bar = progress(None, "photos", total=len(paths), done=len(paths) - len(todo))
     try:
         for batch in _batches(todo, size, batch_size, unreadable):
-            done = _run_batch(pipeline, batch, out, records)
+            done = _run_batch(pipeline, batch, out, records, unreadable)
             run.add_items(asdict(record) for record in done)
             records |= {record.photo: record for record in done}
             new += len(done)
@@ -183,22 +194,28 @@ def _hash(tensors: dict[str, Tensor]) -> str:
 def _open_results(run: Run) -> dict[str, Record]:
     """The records of an output folder, by photo; the folder is made, or cleared of loose ends.
 
-    Raises ValueError if they were made with other settings.
+    Raises ValueError if they were made with other settings, OSError if out can't be written to.
     """
-    records = [Record(**item) for item in run.items()]
-    for folder in (run.folder, *(run.folder / name for name in FOLDERS)):
-        folder.mkdir(parents=True, exist_ok=True)
-        for loose_end in folder.glob(".*.part"):
-            loose_end.unlink()
+    try:
+        records = [Record(**item) for item in run.items()]
+        for folder in (run.folder, *(run.folder / name for name in FOLDERS)):
+            folder.mkdir(parents=True, exist_ok=True)
+            for loose_end in folder.glob(".*.part"):
+                loose_end.unlink()
+    except OSError as error:
+        raise _not_writable(run.folder, error) from error
     return {record.photo: record for record in records}
 
 
 def _is_done(record: Record | None, path: Path, out: Path) -> bool:
-    return (
-        record is not None
-        and record.identity == list(file_identity(path))
-        and all(file.is_file() for file in record.files(out))
-    )
+    try:
+        return (
+            record is not None
+            and record.identity == list(file_identity(path))
+            and all(file.is_file() for file in record.files(out))
+        )
+    except OSError:  # it will be told when the photo is read, or its results are written
+        return False
 
 
 # ----------------------------------------------------------------------------- the work
@@ -245,9 +262,16 @@ def _read(path: Path, size: tuple[int, int]) -> _Photo:
 
 
 def _run_batch(
-    pipeline: Pipeline, batch: list[_Photo], out: Path, records: dict[str, Record]
+    pipeline: Pipeline,
+    batch: list[_Photo],
+    out: Path,
+    records: dict[str, Record],
+    unreadable: dict[str, str],
 ) -> list[Record]:
-    """All pictures of a batch on the disk -> the records that say so."""
+    """All pictures of a batch on the disk -> the records that say so, without what is unreadable.
+
+    Raises OSError if it is not about one photo: the disk is full, or can't be written to.
+    """
     result = pipeline.run(torch.stack([photo.image_u8 for photo in batch]))
     shares = agreement(result.label_ids, result.generated_label_ids).tolist()
     pictures = (  # in the order of FOLDERS
@@ -259,18 +283,57 @@ def _run_batch(
         result.generated_label_ids,
     )
     taken = {record.name.lower(): record.photo for record in records.values()}
-    done = []
-    with ImageWriter() as writer:
+    done, writing = [], []
+    with ThreadPoolExecutor(usable_cores(), "picture writer") as writers:
         for photo, share, *stages in zip(batch, shares, *(stage.cpu() for stage in pictures)):
-            # a.jpg becomes a.png; if there is an a.webp too, that one becomes a.webp.png
-            name = photo.path.stem
-            while taken.setdefault(name.lower(), photo.path.name) != photo.path.name:
-                name += photo.path.suffix
+            name = _result_name(photo.path, taken)
             record = Record(photo.path.name, photo.identity, name, round(share, 4))
-            for stage, file in zip(stages, record.files(out)):
-                writer.save(stage, file)
+            files = [writers.submit(save_image, *x) for x in zip(stages, record.files(out))]
+            writing.append((photo.path, record, files))
+    for path, record, files in writing:
+        try:
+            for file in files:
+                file.result()
             done.append(record)
+        except (OSError, ValueError) as error:
+            if getattr(error, "errno", None) in DISK_FULL:
+                raise disk_full(out, None, "; the same call goes on") from error
+            _check_writable(out)
+            unreadable[path.name] = (
+                f"{path} was skipped: its results can't be written ({error}); rename the photo."
+            )
     return done
+
+
+def _result_name(photo: Path, taken: dict[str, str]) -> str:
+    """A name for a photo's results that no other photo has; it is noted in taken.
+
+    a.jpg becomes a.png; if there is an a.webp too, that one becomes a.webp.png.
+    """
+    name = photo.stem
+    while taken.setdefault(name.lower(), photo.name) != photo.name:
+        name += photo.suffix
+        if len(os.fsencode(name)) > LONGEST_NAME:
+            name = f"{name[:40]} {hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
+    return name
+
+
+def _check_writable(out: Path) -> None:
+    """Raise OSError if results with any other name can't be written either."""
+    for folder in FOLDERS:
+        probe = out / folder / ".probe.part"
+        try:
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise _not_writable(probe.parent, error) from error
+
+
+def _not_writable(folder: Path, error: OSError) -> OSError:
+    return OSError(
+        f"{folder} can't be written to ({error}): correct that and call again, or choose another "
+        "folder for the results (--out in the command)."
+    )
 
 
 # ----------------------------------------------------------------------------- the page
@@ -350,7 +413,7 @@ maps.  Click a picture to see it alone; maps of label ids lie in <code>label_ids
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line -> exit status: 0, 1 if a photo could not be read, 130 if interrupted."""
+    """The command line -> exit status: 0, 1 if a photo was skipped, 130 if interrupted."""
     parser = argparse.ArgumentParser(
         prog="python -m utils.photo_folder",
         description="A folder of photos -> label maps -> generated photos -> label maps, and a "
@@ -366,7 +429,7 @@ def main(arguments: list[str] | None = None) -> int:
         default=PHOTO_STYLE,
         help='"photo" (the default): each photo\'s own; "mean"; or one that the generator knows',
     )
-    parser.add_argument("--precision", default="exact", choices=("exact", "bf16"))
+    parser.add_argument("--precision", default="exact", choices=PRECISIONS)
     parser.add_argument("--batch-size", type=int, default=8)
     options = parser.parse_args(arguments)
 

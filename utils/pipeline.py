@@ -24,6 +24,7 @@ from utils.progress import progress
 from utils.segmentation import SegmentationNet, load_segmentation
 from utils.weights import find_weights
 
+PRECISIONS = ("exact", "bf16")  # of a generator that draws
 PHOTO_STYLE, MEAN_STYLE = "photo", "mean"  # beside the names of a generator's own styles
 
 
@@ -63,6 +64,8 @@ class Pipeline:
         precision: str = "exact",
         encoder: Encoder | None = None,
     ):
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision is {precision!r}: expected {' or '.join(PRECISIONS)}.")
         self.segmenter, self.generator, self.encoder = segmenter, generator, encoder
         self.z, self.precision = z, precision
 

@@ -10,7 +10,7 @@ import torch
 from matplotlib.ticker import MaxNLocator
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-from utils.files import PROJECT
+from utils.files import PROJECT, copy_may_fail, write_atomically
 from utils.labels import COLORS, NAMES, label_ids_to_colors
 
 PICTURES = PROJECT / "out" / "pictures"
@@ -35,7 +35,7 @@ def show_grid(
         rows: row name -> pictures: image_u8 (3, H, W), or label_ids (H, W) that are shown in the
             Cityscapes colours, or bool (H, W) shown black and white.
         titles: one for each column.
-        name: also save the figure as out/pictures/<name>.jpg.
+        name: also save the figure as out/pictures/<name>.jpg; a warning says if it can't be.
     """
     columns = max(len(pictures) for pictures in rows.values())
     height, width = next(iter(rows.values()))[0].shape[-2:]
@@ -273,5 +273,6 @@ def _as_rgb(picture: torch.Tensor):
 
 def _save(figure: plt.Figure, name: str | None) -> None:
     if name is not None:
-        PICTURES.mkdir(parents=True, exist_ok=True)
-        figure.savefig(PICTURES / f"{name}.jpg", dpi=100)
+        path = PICTURES / f"{name}.jpg"
+        with copy_may_fail(path):
+            write_atomically(path, lambda part: figure.savefig(part, format="jpg", dpi=100))

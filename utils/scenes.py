@@ -10,7 +10,7 @@ Whatever the source, a scene speaks Cityscapes label ids and has the size that w
 
 import copy
 import hashlib
-import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,12 @@ from utils.images import (
     resize_image,
     resize_map,
 )
-from utils.labels import camvid_ids_to_label_ids, check_label_ids
+from utils.labels import (
+    camvid_ids_to_label_ids,
+    check_instance_ids,
+    check_label_ids,
+    colors_to_label_ids,
+)
 from utils.toy import streets as toy_streets
 
 SPLITS = ("train", "val", "test")
@@ -207,6 +212,7 @@ class _FileScenes(Scenes):
         # Now that there are fewer pixels to look at.  Cityscapes publishes no labels for its test.
         trusted = self.dataset == "cityscapes" and self.split == "test"
         check_label_ids(label_ids, str(label_map), trusted)
+        check_instance_ids(instance_ids, label_ids, str(instance_map))
         return Scene(
             image_u8=image_u8,
             label_ids=label_ids.to(torch.uint8),
@@ -234,23 +240,33 @@ def file_identity(source: Path | ZippedFile) -> tuple[int, int]:
 class _CamVidScenes(_FileScenes):
     """CamVid as the SegNet tutorial ships it: folders train, trainannot, val, valannot ...
 
-    Photos may be PNG (upstream) or JPEG.  The pictures are 4:3; for a 2:1 size the middle rows
-    60..300 are kept.  There are no instances.
+    Photos may be PNG (upstream) or JPEG, maps hold SegNet's ids or CamVid's own colours.  The
+    pictures are 4:3; for a 2:1 size the middle rows 60..300 are kept.  There are no instances.
     """
 
     def __init__(self, split, size, folder):
-        folder = folder / "CamVid" if (folder / "CamVid").is_dir() else folder
-        photos, label_maps = _folder(folder / split), _folder(folder / f"{split}annot")
-        entries = []
-        for photo in sorted(p for p in photos.iterdir() if p.suffix in (".png", ".jpg")):
+        places = [place for place in (folder / "CamVid", folder) if place.is_dir()]
+        folder = max(places, key=lambda place: len(_pictures(place / split)[0]))
+        photos, annotations = _folder(folder / split), _folder(folder / f"{split}annot")
+        label_maps = {p.stem: p for p in _files(annotations) if p.suffix.lower() == ".png"}
+        entries, (paths, left_out) = [], _pictures(photos)
+        for photo in paths:
             # The SegNet selection films one sequence at dusk, the others by day.
             time_of_day = "dusk" if photo.name.startswith("0001TP") else "day"
-            label_map = _partner(photo, label_maps / f"{photo.stem}.png")
+            if photo.stem not in label_maps:
+                missing = annotations / f"{photo.stem}.png"
+                raise FileNotFoundError(_NO_MAP.format(photo=photo, label_map=missing))
+            label_map = label_maps[photo.stem]
             entries.append((photo.stem, "Cambridge", time_of_day, photo, label_map, None))
         super().__init__("camvid", split, size, _not_empty(entries, photos, "*.png or *.jpg"))
+        unused = [label_maps[name] for name in sorted(label_maps.keys() - set(self.names))]
+        _warn_of_unused(photos, len(entries), left_out, unused)
 
     def _read_label_ids(self, path):
-        return camvid_ids_to_label_ids(read_map(path), str(path))
+        ids = read_map(path, colors=True)
+        if ids.dim() == 3:
+            return colors_to_label_ids(ids, str(path))
+        return camvid_ids_to_label_ids(ids, str(path))
 
 
 class _CityscapesScenes(_FileScenes):
@@ -260,53 +276,77 @@ class _CityscapesScenes(_FileScenes):
 
     def __init__(self, split, size, folder):
         ending = "_leftImg8bit.png"
-        photos, where = _official_files(folder, "leftImg8bit", split)
-        maps, where_maps = _official_files(folder, "gtFine", split)
+        map_endings = ("_gtFine_labelIds.png", "_gtFine_instanceIds.png")
+        photos, left_out, where = _official_files(folder, "leftImg8bit", split, (ending,))
+        maps, _, where_maps = _official_files(folder, "gtFine", split, map_endings)
+        maps = {(city, name.lower()): file for (city, name), file in maps.items()}
         entries = []
         for (city, file_name), photo in sorted(photos.items()):
-            if not file_name.endswith(ending):
-                continue
-            name = file_name.removesuffix(ending)
-            pair = [f"{name}_gtFine_labelIds.png", f"{name}_gtFine_instanceIds.png"]
-            for map_name in pair:
-                if (city, map_name) not in maps:
+            name, pair = file_name[: -len(ending)], []
+            for map_name in (f"{name}{map_ending}" for map_ending in map_endings):
+                pair.append(maps.pop((city, map_name.lower()), None))
+                if pair[-1] is None:
                     missing = where_maps / city / map_name
                     raise FileNotFoundError(_NO_MAP.format(photo=photo, label_map=missing))
-            entries.append((name, city, "day", photo, *(maps[city, map_] for map_ in pair)))
+            entries.append((name, city, "day", photo, *pair))
         super().__init__("cityscapes", split, size, _not_empty(entries, where, f"*/*{ending}"))
+        unused = [file for (_, name), file in maps.items() if name.endswith("labelids.png")]
+        _warn_of_unused(where, len(entries), left_out, unused)
 
 
 DATASETS = {"toy": _ToyScenes, "camvid": _CamVidScenes, "cityscapes": _CityscapesScenes}
 
-_OFFICIAL_NAME = re.compile(r"([\w-]+)/([\w-]+\.png)")  # CITY/FILE, below kind/SPLIT
-
 
 def _official_files(
-    folder: Path, kind: str, split: str
-) -> tuple[dict[tuple[str, str], Path | ZippedFile], Path]:
-    """The PNG files of one kind and split -> ({(city, file name): file}, where they are)."""
+    folder: Path, kind: str, split: str, endings: tuple[str, ...]
+) -> tuple[dict[tuple[str, str], Path | ZippedFile], list, Path]:
+    """The files of one kind and split, from a folder or an archive, whichever holds more.
+
+    Returns:
+        {(city, file name): file} of the files with these endings, other pictures, where they are.
+    """
     top, archive = folder / kind / split, folder / f"{kind}_trainvaltest.zip"
-    if top.is_dir():
-        files = {path.relative_to(top).as_posix(): path for path in top.glob("*/*.png")}
-        where = top
-    elif archive.is_file():
-        start = f"{kind}/{split}/"
-        files = {
-            name.removeprefix(start): file
-            for name, file in zipped_files(archive).items()
-            if name.startswith(start)
-        }
-        where = archive / kind / split
-    else:
+    if not top.is_dir() and not archive.is_file():
         raise FileNotFoundError(
             f"Neither {top} nor {archive} is there: data/README.md shows the folders that are "
             "expected, and where the two zip files come from."
         )
-    found = {}
+    found, start = {}, f"{kind}/{split}/"
+    if top.is_dir():
+        paths = (path for depth in ("*", "*/*", "*/*/*") for path in top.glob(depth))
+        files = {path.relative_to(top).as_posix(): path for path in paths}
+        found[top] = _sorted_out(files, endings)
+    try:
+        zipped = zipped_files(archive) if archive.is_file() else {}
+    except ValueError:
+        if top not in found or not found[top][0]:  # else a damaged archive isn't needed
+            raise
+        zipped = {}
+    if zipped or not found:
+        inside = {n.removeprefix(start): f for n, f in zipped.items() if n.startswith(start)}
+        found[archive / kind / split] = _sorted_out(inside, endings)
+    where = max(found, key=lambda place: len(found[place][0]))
+    count = len(found[top][0]) if top in found else 0
+    if count and where != top:
+        warnings.warn(
+            f"{top} holds {count} files, and {archive} {len(found[where][0])}: the archive is "
+            "read, not the folder.  Delete the folder, or move the archive away to read it.",
+            stacklevel=4,
+        )
+    return *found[where], where
+
+
+def _sorted_out(files: dict, endings: tuple[str, ...]) -> tuple[dict, list]:
+    """{path: file} -> {(city, file name): file} of those with such an ending, other pictures."""
+    taken, others, endings = {}, [], tuple(ending.lower() for ending in endings)
     for name, file in files.items():
-        if match := _OFFICIAL_NAME.fullmatch(name):
-            found[match.groups()] = file
-    return found, where
+        if _is_hidden(name):
+            continue
+        if name.count("/") == 1 and name.lower().endswith(endings):
+            taken[tuple(name.split("/"))] = file
+        elif name.lower().endswith(_PHOTO_ENDINGS + _OTHER_ENDINGS):
+            others.append(file)
+    return taken, others
 
 
 # ----------------------------------------------------------------------------- a check
@@ -363,8 +403,11 @@ class Photos(Sequence):
         return torch.stack([self[int(index)] for index in indices])
 
 
-_PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
-_OTHER_ENDINGS = (".heic", ".heif", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".dng")
+_PHOTO_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp")
+_OTHER_ENDINGS = tuple(  # they are named, and not read
+    ".heic .heif .hif .avif .jxl .jp2 .j2k .bmp .gif .apng .tif .tiff .tga .psd .svg .dng .cr2 "
+    ".cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 .raf .pef .srw .x3f .3fr .iiq .kdc .raw".split()
+)
 
 
 def open_photos(folder: str | Path, size: tuple[int, int] = (256, 128)) -> Photos:
@@ -379,15 +422,9 @@ def open_photos(folder: str | Path, size: tuple[int, int] = (256, 128)) -> Photo
     folder = Path(folder)
     if not folder.exists():
         raise FileNotFoundError(f"{folder} is not there: check the path of your photos.")
-    inside = [folder] if folder.is_file() else sorted(folder.iterdir())
-    # A Mac keeps what it knows about photo.jpg in ._photo.jpg.
-    files = [path for path in inside if path.is_file() and not path.name.startswith("._")]
-    paths, left_out = (
-        [path for path in files if path.suffix.lower() in endings]
-        for endings in (_PHOTO_ENDINGS, _OTHER_ENDINGS)
-    )
+    paths, left_out = _pictures(folder)
     if not paths:
-        others = sorted({path.suffix for path in files})
+        others = sorted({path.suffix for path in _files(folder)})
         raise ValueError(
             f"{folder} holds no photo: expected {', '.join(_PHOTO_ENDINGS)}, found "
             f"{', '.join(others) or 'no file'}; save other kinds (HEIC, say) as JPEG first."
@@ -395,7 +432,42 @@ def open_photos(folder: str | Path, size: tuple[int, int] = (256, 128)) -> Photo
     return Photos(paths, size, left_out)
 
 
-# ----------------------------------------------------------------------------- what can be missing
+# ----------------------------------------------------------------------------- files, and none
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a file, or a folder around it, is hidden: a Mac's ._NAME, .DS_Store, __MACOSX ..."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of a folder, or the one file itself, sorted by name, without the hidden ones."""
+    inside = sorted(folder.iterdir()) if folder.is_dir() else [folder]
+    return [path for path in inside if path.is_file() and not _is_hidden(path.name)]
+
+
+def _pictures(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The photos of a folder, and the pictures of other kinds, which can't be read."""
+    photos, others = (
+        [path for path in _files(folder) if path.suffix.lower() in endings]
+        for endings in (_PHOTO_ENDINGS, _OTHER_ENDINGS)
+    )
+    return photos, others
+
+
+def _warn_of_unused(photos: Path, count: int, left_out: list, maps: list) -> None:
+    if left_out:
+        warnings.warn(
+            f"{photos}: {count} photos are used, {len(left_out)} pictures with other names or of "
+            f"other kinds are not, for example {left_out[0]}: data/README.md shows the layout.",
+            stacklevel=4,
+        )
+    if maps:
+        warnings.warn(
+            f"{photos} holds {count} photos, but there are {count + len(maps)} label maps: "
+            f"{maps[0]} has no photo.  If photos are missing, unpack or download them again.",
+            stacklevel=4,
+        )
 
 
 def _folder(folder: Path) -> Path:
@@ -407,12 +479,6 @@ def _folder(folder: Path) -> Path:
 
 
 _NO_MAP = "{photo} has no label map: {label_map} is not there; get it, or move the photo away."
-
-
-def _partner(photo: Path, label_map: Path) -> Path:
-    if not label_map.is_file():
-        raise FileNotFoundError(_NO_MAP.format(photo=photo, label_map=label_map))
-    return label_map
 
 
 def _not_empty(entries: list[tuple], folder: Path, pattern: str) -> list[tuple]:

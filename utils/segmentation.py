@@ -89,7 +89,7 @@ class SegmentationNet(nn.Module):
 
     Raises:
         ValueError: an unknown backbone, head or stride.
-        RuntimeError: the ImageNet weights can't be downloaded.
+        OSError: the ImageNet weights can't be downloaded.
     """
 
     def __init__(

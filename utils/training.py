@@ -170,8 +170,7 @@ def segmentation_step(
     Returns:
         The loss, a scalar.
     """
-    scores = network(image_u8)  # (B, 34, H, W)
-    loss = pixel_loss(scores, label_ids, class_weights)
+    loss = pixel_loss(network(image_u8), label_ids, class_weights)
     optimizer.zero_grad()
     accelerator.backward(loss)
     optimizer.step()

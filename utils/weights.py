@@ -5,12 +5,10 @@ JSON under one metadata key.  Compact files hold each convolution or linear weig
 with one scale for each output channel: a quarter of the size, to fit in a repository.
 """
 
-import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from pickle import UnpicklingError
-from urllib.error import URLError
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,10 +16,11 @@ from safetensors.torch import save
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
-from utils.files import PROJECT, RUNS, check_room, disk_full, write_atomically
+from utils.files import DISK_FULL, PROJECT, RUNS, check_room, disk_full, write_atomically
 
 SCALE = ".scale"  # "conv.weight" in int8 is accompanied by "conv.weight.scale"
 _ONLY_MIRRORED = "flip 0.5, scale 1..1, color 0"  # older checkpoints: no other augmentation
+SCALER = "scaler"  # the name of float16's gradient scaler among the parts of a checkpoint
 METADATA = "metadata"  # the one key under which safetensors carries our JSON
 
 
@@ -115,7 +114,8 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is an HTML page, truncated, or no safetensors file.
+        ValueError: it is an HTML page, truncated, or no safetensors file; or a number is NaN or
+            infinite.
     """
     check_weights_file(path)
     try:
@@ -128,7 +128,9 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
             f"{path} is truncated or no safetensors file ({Path(path).stat().st_size} bytes): "
             "delete it and download or save it again."
         ) from error
-    return unpack_state(packed), metadata
+    state_dict = unpack_state(packed)
+    _check_finite(path, state_dict)
+    return state_dict, metadata
 
 
 def load_torch_file(path: str | Path) -> object:
@@ -136,11 +138,12 @@ def load_torch_file(path: str | Path) -> object:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is an HTML page, truncated, no such file, or holds code.
+        ValueError: it is an HTML page, truncated, no such file, or holds code; or a number is NaN
+            or infinite.
     """
     check_weights_file(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     # The unpickler meets damaged bytes with any type of error: OSError, KeyError, EOFError ...
     except Exception as error:
         if isinstance(error, UnpicklingError) and _is_pickle(path, error):
@@ -150,8 +153,21 @@ def load_torch_file(path: str | Path) -> object:
             ) from error
         raise ValueError(
             f"{path} is truncated or no PyTorch weight file ({Path(path).stat().st_size} bytes): "
-            "delete it and download it again; an archive has to be unpacked first."
+            "delete it and download or make it again; an archive has to be unpacked first."
         ) from error
+    _check_finite(path, content)
+    return content
+
+
+def _check_finite(path: str | Path, content: object) -> None:
+    for name, tensor in _tensors(content):
+        if not tensor.is_floating_point() or tensor.sum().isfinite():
+            continue  # the sum alone takes a tenth of the time
+        if not tensor.isfinite().all():
+            raise ValueError(
+                f"{path} holds NaN or infinite values (in {name}): the file is damaged, or the "
+                "training that wrote it has diverged; take an earlier or another file."
+            )
 
 
 def _is_pickle(path: str | Path, error: UnpicklingError) -> bool:
@@ -171,14 +187,14 @@ def save_checkpoint(path: str | Path, parts: dict, record: object, made_by: dict
     Raises OSError if there is no room for it; what was at path stays.
     """
     state = {name: part.state_dict() for name, part in parts.items()}
-    needed = sum(x.numel() * x.element_size() for x in _tensors(state))
+    needed = sum(x.numel() * x.element_size() for _, x in _tensors(state))
     state |= {"record": record, "made_by": made_by}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     check_room(Path(path).parent, needed, _IF_FULL)
     try:
         write_atomically(path, lambda temporary: torch.save(state, temporary), sole_writer=True)
     except (OSError, RuntimeError) as error:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        full = getattr(error, "errno", None) in DISK_FULL
         if full or "inline_container" in str(error):  # torch's writer has an error of its own
             raise disk_full(Path(path).parent, needed, _IF_FULL) from error
         raise
@@ -187,17 +203,20 @@ def save_checkpoint(path: str | Path, parts: dict, record: object, made_by: dict
 _IF_FULL = "; the checkpoint before this one is as it was, and the training goes on from it"
 
 
-def _tensors(state: object) -> Iterator[Tensor]:
-    """All tensors in nested dicts and lists."""
+def _tensors(state: object, name: object = "it") -> Iterator[tuple[object, Tensor]]:
+    """All tensors in nested dicts and lists, each with the key that it is found by."""
     if isinstance(state, Tensor):
-        yield state
+        yield name, state
     elif isinstance(state, (dict, list, tuple)):
-        for value in state.values() if isinstance(state, dict) else state:
-            yield from _tensors(value)
+        for key, value in state.items() if isinstance(state, dict) else enumerate(state):
+            yield from _tensors(value, key)
 
 
 def load_checkpoint(path: str | Path, parts: dict, made_by: dict) -> object:
     """Put the state of save_checkpoint() back into the parts, wherever they are -> its record.
+
+    A gradient scaler ("scaler") that the checkpoint lacks begins anew: the training may go on in
+    another precision.
 
     Raises:
         FileNotFoundError, ValueError: see load_torch_file; or the file is another training's, which
@@ -206,23 +225,29 @@ def load_checkpoint(path: str | Path, parts: dict, made_by: dict) -> object:
     # Not straight onto a GPU: Adam's count of steps stays where it is loaded, and there every
     # step would wait for every weight's.
     state = load_torch_file(path)
+    if not isinstance(state, dict) or not {"made_by", "record"} <= state.keys():
+        raise ValueError(
+            f"{path} is no checkpoint of a training, or a damaged one: expected a file that this "
+            "project's trainings write; move it away, or choose another folder for this training."
+        )
     advice = "delete it to start anew, or keep this training in another folder"
+    differences = differing(state["made_by"], made_by)
+    if differences:
+        was, now = differences
+        raise ValueError(
+            f"{path} is the checkpoint of another training, with {was}; this one has {now}: "
+            f"{advice}."
+        )
     try:
-        differences = differing(state["made_by"], made_by)
-        if differences:
-            was, now = differences
-            raise ValueError(
-                f"{path} is the checkpoint of another training, with {was}; this one has {now}: "
-                f"{advice}."
-            )
         for name, part in parts.items():
-            part.load_state_dict(state[name])
-        return state["record"]
-    except (AttributeError, KeyError, TypeError, RuntimeError) as error:
+            if name != SCALER or state.get(SCALER):
+                part.load_state_dict(state[name])
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{path} is the checkpoint of another training ({str(error).splitlines()[-1].strip()}):"
             f" {advice}."
         ) from error
+    return state["record"]
 
 
 def differing(saved: dict, settings: dict) -> tuple[str, str] | None:
@@ -248,15 +273,17 @@ def imagenet_weights(weights: WeightsEnum, instead: str) -> dict[str, Tensor]:
         weights: for example torchvision.models.ResNet34_Weights.IMAGENET1K_V1.
         instead: what to do without them, for the message.
 
-    Raises RuntimeError if they can't be downloaded.
+    Raises OSError if they can't be downloaded, or are damaged.
     """
     try:
         return weights.get_state_dict(check_hash=True)
-    except (URLError, OSError) as error:
-        raise RuntimeError(
-            f"The ImageNet weights {weights.url} could not be downloaded ({error}). Connect to the "
-            f"internet, put the file into {torch.hub.get_dir()}/checkpoints, or {instead}."
-        ) from error
+    # Besides URLError and OSError, a connection that breaks and damaged bytes have many types.
+    except Exception as error:
+        raise OSError(
+            f"The ImageNet weights {weights.url} could not be downloaded and read ({error}). "
+            f"Connect to the internet, put the file into {torch.hub.get_dir()}/checkpoints (if it "
+            f"is there, it is damaged: delete it), or {instead}."
+        ) from None
 
 
 def check_weights_file(path: str | Path) -> None:

@@ -7,6 +7,7 @@ from torch import nn
 
 from utils.engine.batch_norm import synchronize_batch_norm
 from utils.engine.precision import warn_of_emulation
+from utils.weights import SCALER
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # our names -> Accelerate's
 
@@ -47,5 +48,5 @@ def place(accelerator: Accelerator, *networks: nn.Module) -> None:
 
 
 def scaler_of(accelerator: Accelerator) -> dict:
-    """{"scaler": float16's gradient scaler}, a part of a checkpoint; {} in other precisions."""
-    return {} if accelerator.scaler is None else {"scaler": accelerator.scaler}
+    """float16's gradient scaler as a part of a checkpoint, by its name; {} in other precisions."""
+    return {} if accelerator.scaler is None else {SCALER: accelerator.scaler}
