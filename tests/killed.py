@@ -20,7 +20,6 @@ def killed_and_resumed(work: Callable[[Path], object], folder: Path) -> tuple[Pa
         work: a function of a test module; it runs in processes of its own.
     """
     _run(os.getcwd, folder / "warm")  # does nothing, but starts the server
-    _run(work, folder / "first")  # decodes the scenes that all others find
     start = time.monotonic()
     _run(work, folder / "whole")
     seconds = time.monotonic() - start

@@ -21,7 +21,7 @@ for name in ("utils", "utils.plots", "spade"):
 sys.modules["utils"].__file__ = "/elsewhere/utils.py\""""
 SHOWN = """\
 import utils.plots
-print(ROOT, utils.plots.__file__, id(utils.plots))"""
+print(ROOT, utils.plots.__file__, id(utils.plots), sep="\\n")"""
 REPORT = """\
 import utils
 print(ROOT.relative_to(Path.cwd()), Path(utils.__file__).relative_to(Path.cwd()))
@@ -72,7 +72,7 @@ def test_a_notebook_in_the_repository_uses_it():
     notebook = new_notebook(cells=[new_code_cell(source) for source in cells])
     execute(notebook, ROOT / "notebooks")
     first, second = text_outputs(notebook)
-    assert first.split()[:2] == [str(ROOT), str(ROOT / "utils" / "plots.py")]
+    assert first.splitlines()[:2] == [str(ROOT), str(ROOT / "utils" / "plots.py")]
     assert first == second, "our own modules stay when the cell runs again"
 
 
