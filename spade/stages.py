@@ -12,8 +12,8 @@ from accelerate.state import PartialState
 
 from utils.cache import cached
 from utils.commands import exit_status
-from utils.recipes import Place, Training, option
-from utils.scenes import DATASETS, open_scenes
+from utils.recipes import Data, Place, Training, option
+from utils.scenes import open_scenes
 from utils.segmentation import load_segmentation
 
 from .checkpoint import save_encoder, save_generator, start_from, take_over
@@ -35,13 +35,9 @@ def perceptual_loss(name: str, texture: float = 0.0) -> PerceptualLoss | None:
 
 
 @dataclass(frozen=True)
-class Stage(Recipe):
+class Stage(Data, Recipe):
     """One stage of a recipe file, or the options of a command: data, networks and training."""
 
-    name: str = option("1", "of the stage, and of the folder that it is trained in")
-    dataset: str = option("toy", "the data set", DATASETS)
-    size: tuple[int, int] = option((256, 128), "WIDTHxHEIGHT")
-    scenes: int | None = option(None, "how many training scenes; all by default", least=1)
     ngf: int = option(32, "width of the generator's last block", least=1)
     hidden: int = option(48, "width of SPADE's hidden layer", least=1)
     max_channels: int = option(256, "no block of the generator is wider", least=1)

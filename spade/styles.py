@@ -95,6 +95,17 @@ def check_styles(
     return labels
 
 
+def draw(
+    count: int, batch_size: int, z_dim: int | None, generator: torch.Generator
+) -> tuple[Tensor, bool, Tensor, Tensor]:
+    """What is random in a batch: which of count scenes (B,), whether its edges are instances', a
+    seed for each scene's augmentation (B,), and the noise of the latents (B, z_dim)."""
+    chosen = torch.randint(count, (batch_size,), generator=generator)
+    with_instances = bool(torch.rand((), generator=generator) < 0.5)
+    seeds = torch.randint(2**62, (batch_size,), generator=generator)
+    return chosen, with_instances, seeds, torch.randn(batch_size, z_dim or 0, generator=generator)
+
+
 def give_head_start(
     encoder: Encoder, classifier: StyleClassifier, scenes: Scenes, labels: Tensor, recipe
 ) -> None:
@@ -116,10 +127,7 @@ def give_head_start(
     is_hidden = not PartialState().is_main_process
     encoder.train()
     for _ in progress(range(recipe.head_start // size), "encoder", hidden=is_hidden):
-        chosen = torch.randint(len(scenes), (size,), generator=generator)
-        torch.rand((), generator=generator)  # as training_batch() draws: runs can be repeated
-        seeds = torch.randint(2**62, (size,), generator=generator)
-        noise = torch.randn(size, encoder.settings["z_dim"], generator=generator)
+        chosen, _, seeds, noise = draw(len(scenes), size, encoder.settings["z_dim"], generator)
         (image_u8,) = augment(scenes.batch(chosen)[0], seeds=seeds)
         step(*(send(x, device) for x in (u8_to_pm1(image_u8), noise, labels[chosen])))
     optimizer.zero_grad()  # gradients take a GPU's memory

@@ -45,6 +45,7 @@ from spade.styles import (
     CLASSIFIER_RATE,
     StyleClassifier,
     check_styles,
+    draw,
     give_head_start,
 )
 from utils.augmentation import Augmentation
@@ -171,10 +172,7 @@ def training_batch(
     part of the batch.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-    chosen = torch.randint(len(scenes), (batch_size,), generator=generator)
-    with_instances = bool(torch.rand((), generator=generator) < 0.5)
-    seeds = torch.randint(2**62, (batch_size,), generator=generator)
-    noise = torch.randn(batch_size, z_dim or 0, generator=generator)
+    chosen, with_instances, seeds, noise = draw(len(scenes), batch_size, z_dim, generator)
     mine, device = slice(None), torch.device("cpu")
     if accelerator is not None:
         mine = slice(accelerator.process_index, None, accelerator.num_processes)

@@ -12,6 +12,7 @@ from utils.weights import (
     differing,
     find_weights,
     load_checkpoint,
+    load_metadata,
     load_torch_file,
     load_weights,
     pack_state,
@@ -345,3 +346,12 @@ def test_checkpoints_of_the_first_edition_are_taken_up(written):
     )
     cropped = saved | {"augmentation": "flip 0.5, scale 0.3..1, color 0"}
     assert differing(cropped, run_settings(network, scenes, Recipe(scale=0.3), None)) is None
+
+
+def test_the_metadata_alone(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, a_state(), {"recipe": [{"seed": 1}]}, compact=True)
+    assert load_metadata(path) == load_weights(path)[1] == {"recipe": [{"seed": 1}]}
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(ValueError, match="w.safetensors is truncated or no safetensors file"):
+        load_metadata(path)

@@ -32,14 +32,14 @@ from utils.commands import width_and_height
 from utils.engine.accelerator import PRECISIONS
 from utils.engine.run import CHECKPOINT
 from utils.files import write_atomically
-from utils.weights import differing, load_weights
+from utils.scenes import DATASETS
+from utils.weights import differing, load_metadata
 
 try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
 
-ABOUT_THE_MACHINE = ("out", "root", "cache", "precision")  # options beside --recipe
 BEGUN = "stages.json"  # beside a checkpoint: the settings of its stage and of those before it
 GOING_ON = ("pictures", "epochs")  # settings of a stage that its training compares itself
 _NAME = re.compile(r"[\w-]+")
@@ -83,6 +83,16 @@ def check_values(stage: object) -> None:
             raise ValueError(f"{field.name} is {value!r}: expected one of {known}.")
         if least is not None and not value >= least:
             raise ValueError(f"{field.name} is {value}: expected {least} or more.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What the stages of all trainings have: a name, and scenes."""
+
+    name: str = option("1", "of the stage, and of the folder that it is trained in")
+    dataset: str = option("toy", "the data set", DATASETS)
+    size: tuple[int, int] = option((256, 128), "WIDTHxHEIGHT")
+    scenes: int | None = option(None, "how many training scenes; all by default", least=1)
 
 
 # ----------------------------------------------------------------------------- from a file
@@ -212,6 +222,9 @@ class Place:
     precision: str = "fp32"
 
 
+ABOUT_THE_MACHINE = tuple(field.name for field in dataclasses.fields(Place))  # beside --recipe
+
+
 @dataclasses.dataclass(frozen=True)
 class Training:
     """A training that can be run by a command.
@@ -294,7 +307,7 @@ class Training:
         weights = folder / self.files[-1]
         if not weights.is_file():
             return False
-        return self._difference(load_weights(weights)[1].get("recipe"), record) is None
+        return self._difference(load_metadata(weights).get("recipe"), record) is None
 
     def _check_begun(self, folder: Path, record: list[dict]) -> None:
         """Raise ValueError if the folder's checkpoint is of a stage with another past."""

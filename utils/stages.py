@@ -13,8 +13,8 @@ from accelerate.state import PartialState
 from utils.cache import cached
 from utils.commands import exit_status
 from utils.labels import ID, NUM_LABELS
-from utils.recipes import Place, Training, option
-from utils.scenes import DATASETS, open_scenes
+from utils.recipes import Data, Place, Training, option
+from utils.scenes import open_scenes
 from utils.segmentation import (
     BACKBONES,
     HEADS,
@@ -30,13 +30,9 @@ DEFAULTS = {"backbone": "resnet34", "head": "fcn", "finest_stride": 2}  # of a n
 
 
 @dataclass(frozen=True)
-class Stage(Recipe):
+class Stage(Data, Recipe):
     """One stage of a recipe file, or the options of a command: data, network and training."""
 
-    name: str = option("1", "of the stage, and of the folder that it is trained in")
-    dataset: str = option("toy", "the data set", DATASETS)
-    size: tuple[int, int] = option((256, 128), "WIDTHxHEIGHT")
-    scenes: int | None = option(None, "how many training scenes; all by default", least=1)
     val_scenes: int | None = option(None, "how many to validate with; all by default", least=1)
     start: str | None = option(
         None,

@@ -5,6 +5,7 @@ JSON under one metadata key.  Compact files hold each convolution or linear weig
 with one scale for each output channel: a quarter of the size, to fit in a repository.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,20 +118,36 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
         ValueError: it is an HTML page, truncated, or no safetensors file; or a number is NaN or
             infinite.
     """
+    with _opened(path) as file:
+        metadata = _metadata(file)
+        # Copied: what still points into the file would keep Windows from replacing it.
+        packed = {key: file.get_tensor(key).clone() for key in file.keys()}
+    state_dict = unpack_state(packed)
+    _check_finite(path, state_dict)
+    return state_dict, metadata
+
+
+def load_metadata(path: str | Path) -> dict:
+    """The metadata alone of a file of save_weights; raises what load_weights() does."""
+    with _opened(path) as file:
+        return _metadata(file)
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[safe_open]:
     check_weights_file(path)
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(METADATA, "{}"))
-            # Copied: what still points into the file would keep Windows from replacing it.
-            packed = {key: file.get_tensor(key).clone() for key in file.keys()}
+            yield file
     except SafetensorError as error:
         raise ValueError(
             f"{path} is truncated or no safetensors file ({Path(path).stat().st_size} bytes): "
             "delete it and download or save it again."
         ) from error
-    state_dict = unpack_state(packed)
-    _check_finite(path, state_dict)
-    return state_dict, metadata
+
+
+def _metadata(file: safe_open) -> dict:
+    return json.loads((file.metadata() or {}).get(METADATA, "{}"))
 
 
 def load_torch_file(path: str | Path) -> object:
