@@ -129,7 +129,7 @@ def an_exif(order, *tags):
     return b"Exif\0\0" + start + head + entries + struct.pack(order + "Iii", 0, -1, 0)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::ResourceWarning")  # of other tests' files
 @pytest.mark.parametrize("kind", range(14))
 def test_odd_exif_entries_are_not_looked_at(kind, tmp_path):
     turned = (0x0112, 3, 1, struct.pack("<HH", 6, 0))

@@ -184,9 +184,9 @@ def hide_some(folder):
 
 @pytest.fixture
 def no_warnings():
-    """The project's warnings are errors; those of Python about other tests' files are not its own."""
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ResourceWarning)  # about files of other tests
         yield
 
 
