@@ -25,6 +25,7 @@ COLAB = {
     "anywidget": None,
     "accelerate": None,
     "safetensors": None,
+    "timm": None,
     "tqdm": None,
     "filelock": None,
     "requests": None,

@@ -1,5 +1,6 @@
 """What may be committed: little enough, nobody's pictures, nobody's paths."""
 
+import csv
 import re
 import shutil
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-MAX_BYTES = 44_000_000
+MAX_BYTES = 60_000_000
 # 0001TP_006690.png, 0006R0_f00930.png, 0016E5_00390.png, Seq05VD_f00000.png
 CAMVID = re.compile(r"(?:\d{4}(?:TP|R0|E5)|Seq05VD)_f?\d+\w*\.(?:png|jpe?g)$", re.I)
 # aachen_000000_000019_leftImg8bit.png and all that belongs to it
@@ -40,9 +41,20 @@ def test_no_pictures_of_the_data_sets(tracked):
 
 def test_data_holds_only_its_readme_and_small_weights(tracked):
     inside = {p.relative_to(ROOT / "data") for p in tracked if (ROOT / "data") in p.parents}
-    others = {p for p in inside if p.parts[0] != "weights"} - {Path("README.md")}
+    others = {p for p in inside if p.parts[0] not in ("weights", "streets")} - {Path("README.md")}
     assert not others
     assert not {p for p in inside if p.suffix in {".pth", ".pt", ".ckpt"}}, "never shipped"
+
+
+def test_streets_holds_only_what_is_listed(tracked):
+    """Photos with a licence that allows it, each with its map, and the texts that say so."""
+    folder = ROOT / "data" / "streets"
+    with open(folder / "scenes.csv", newline="") as file:
+        photos = [folder / line["photo"] for line in csv.DictReader(file)]
+    assert {photo.parts[-3] for photo in photos} == {"karlsruhe", "karlsruhe_more", "california"}
+    maps = [photo.parents[1] / "maps" / f"{photo.stem}.png" for photo in photos]
+    texts = [folder / name for name in ("README.md", "scenes.csv", "blurred.csv")]
+    assert {p for p in tracked if folder in p.parents} == {*photos, *maps, *texts}
 
 
 def test_no_home_paths_in_text(tracked):

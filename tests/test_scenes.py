@@ -1,4 +1,4 @@
-"""Toy streets, CamVid and Cityscapes behind one interface; wrong data is named in one sentence."""
+"""All data sets behind one interface; what is wrong with a file is said in one sentence."""
 
 import os
 import shutil
@@ -13,7 +13,8 @@ from PIL import Image
 
 from utils import scenes as scenes_module
 from utils.cache import cached
-from utils.images import read_photo, save_image
+from utils.files import PROJECT
+from utils.images import read_image, read_map, read_photo, save_image
 from utils.labels import LABEL_OF_CAMVID_ID, label_ids_to_colors, label_ids_to_train_ids
 from utils.scenes import open_photos, open_scenes
 from utils.toy.streets import draw_street
@@ -459,12 +460,75 @@ def test_folders_without_photos(tmp_path):
         open_photos(tmp_path)
 
 
+# ------------------------------------------------------------------------------ real streets
+
+
+def test_streets_are_cut_out_of_wide_photos():
+    """Two scenes of a photo of 1060x320: its left 640 columns and its right 640."""
+    scenes = open_scenes("streets", "val", size=(640, 320))
+    assert scenes.names[:2] == ["karlsruhe_001_left", "karlsruhe_001_right"] and len(scenes) == 24
+    folder = PROJECT / "data" / "streets" / "karlsruhe"
+    image_u8 = read_image(folder / "photos" / "karlsruhe_001.jpg")
+    label_ids = read_map(folder / "maps" / "karlsruhe_001.png")
+    for scene, columns in ((scenes[0], slice(640)), (scenes[1], slice(-640, None))):
+        assert torch.equal(scene.image_u8, image_u8[..., columns])
+        assert torch.equal(scene.label_ids, label_ids[..., columns])
+        assert (scene.city, scene.time_of_day) == ("Karlsruhe", "day")
+    assert len(set(scenes.names)) == len(scenes)
+    assert len(open_scenes("streets", "val", size=(128, 32))) == 12, "as wide as the photos"
+
+
+def test_streets_keep_validation_apart_from_training():
+    train, val = (open_scenes("streets", split) for split in ("train", "val"))
+    stems = [
+        {name.removesuffix("_left").removesuffix("_right") for name in x.names}
+        for x in (train, val)
+    ]
+    assert not stems[0] & stems[1] and len(stems[1]) == 12
+    assert set(val.kinds(range(len(val)))) == {"exact"}, "scored against maps drawn by hand only"
+    assert {"exact", "network"} == set(train.kinds(range(len(train))))
+    assert {train[i].city for i in range(0, len(train), 5)} == {"Karlsruhe", "California"}
+
+
+def test_a_street_that_is_listed_and_not_there(tmp_path):
+    header = "photo,width,height,split,city,time_of_day,labels\n"
+    line = "california/photos/a.jpg,640,320,train,California,day,network\n"
+    (tmp_path / "scenes.csv").write_text(header + line)
+    with pytest.raises(
+        FileNotFoundError, match=r"a\.jpg is not there, though scenes\.csv lists it"
+    ):
+        open_scenes("streets", "train", tmp_path)
+
+
+def test_joined_data_sets(camvid):
+    """One after another, each with its own kind of map, and nothing of it lost in the cache."""
+    joined = open_scenes("camvid+streets", "train", camvid, size=(64, 32))
+    parts = [
+        open_scenes("camvid", "train", camvid, (64, 32)),
+        open_scenes("streets", "train", size=(64, 32)),
+    ]
+    assert len(joined) == sum(map(len, parts)) and joined.dataset == "camvid+streets"
+    few = joined.subset([0, len(parts[0]), len(joined) - 1])
+    assert few.kinds(range(3)) == ["camvid", *parts[1].kinds([0, len(parts[1]) - 1])]
+    for scene, expected in zip(few, (parts[0][0], parts[1][0], parts[1][-1])):
+        assert scene.name == expected.name and torch.equal(scene.image_u8, expected.image_u8)
+        assert torch.equal(scene.label_ids, expected.label_ids)
+    kept = cached(few, camvid / "cache")
+    assert kept.kinds([2, 0]) == few.kinds([2, 0]) and kept.subset([0]).kinds([0]) == ["camvid"]
+    assert torch.equal(kept.batch([1])[0][0], few[1].image_u8)
+    assert few.fingerprint() != joined.subset([0, 1, 2]).fingerprint()
+
+
 # ------------------------------------------------------------------------------ bad input
 
 
 def test_what_cannot_be_opened(tmp_path):
-    with pytest.raises(ValueError, match=r"no data set 'kitti': expected one of toy, camvid, city"):
+    with pytest.raises(ValueError, match=r"no data set 'kitti': expected one of toy, streets, "):
         open_scenes("kitti", "train")
+    with pytest.raises(ValueError, match=r"no data set 'kitti'"):
+        open_scenes("toy+kitti", "train")
+    with pytest.raises(ValueError, match=r"streets holds no photo \(split test\)"):
+        open_scenes("streets", "test")
     with pytest.raises(ValueError, match=r"no split 'training': expected one of train, val, test"):
         open_scenes("toy", "training")
     for size in ((31, 16), (32, 15), (0, 0)):

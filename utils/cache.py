@@ -346,7 +346,9 @@ class CachedScenes(Scenes):
 
     def __init__(self, scenes: Scenes, place: Path):
         lines = (place / _FACTS).read_text(encoding="utf-8").splitlines()
-        entries = [(*json.loads(line), row) for row, line in enumerate(lines)]
+        kinds = scenes.kinds(range(len(scenes)))
+        facts = (json.loads(line) for line in lines)
+        entries = [(*f, kind, row) for row, (f, kind) in enumerate(zip(facts, kinds, strict=True))]
         super().__init__(scenes.dataset, scenes.split, scenes.size, entries)
         self._place = place
         self._arrays = _mapped(place)
@@ -380,7 +382,7 @@ class CachedScenes(Scenes):
     def _rows(self, indices: Sequence[int]) -> list[int]:
         return [self._entries[int(index)][-1] for index in indices]
 
-    def _load(self, name, city, time_of_day, row):
+    def _load(self, name, city, time_of_day, kind, row):
         pixels = (array[0] for array in self._arrays.read(tuple(_DTYPES), [row]))
         return Scene(*pixels, name=name, city=city, time_of_day=time_of_day)
 
@@ -390,6 +392,9 @@ class CachedScenes(Scenes):
 
     def _identity(self, name, *source):
         return (str(self._place), name)
+
+    def _kind(self, name, city, time_of_day, kind, row):
+        return kind
 
 
 def _free_memory(device: torch.device) -> int:

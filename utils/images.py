@@ -37,12 +37,16 @@ def u8_to_pm1(image_u8: torch.Tensor) -> torch.Tensor:
     return image_u8.float() / 127.5 - 1
 
 
-def u8_to_imagenet(image_u8: torch.Tensor) -> torch.Tensor:
-    """image_u8 (..., 3, H, W) -> float32 with ImageNet's mean and deviation taken out."""
+def u8_to_imagenet(
+    image_u8: torch.Tensor,
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+) -> torch.Tensor:
+    """image_u8 (..., 3, H, W) -> float32 of the same shape, (image_u8 / 255 - mean) / std."""
     # Not torchvision's normalize(): it would send the six numbers each time, and wait for the GPU.
     mean, std = (
         constant(tuple(((255 * value,),) for value in values), image_u8.device)  # (3, 1, 1)
-        for values in (IMAGENET_MEAN, IMAGENET_STD)
+        for values in (mean, std)
     )
     return (image_u8.float() - mean).div_(std)
 
@@ -104,16 +108,18 @@ def _read_bytes(path: str | Path | ZippedFile) -> bytes:
 # ----------------------------------------------------------------------------- resizing
 
 
-def crop_to_aspect(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """The largest centred crop of a picture or map (..., H, W) that has the shape of size.
+def crop_to_aspect(image: torch.Tensor, size: tuple[int, int], at: float = 0.5) -> torch.Tensor:
+    """The largest crop of a picture or map (..., H, W) that has the shape of size.
 
     Args:
         size: (width, height); only their ratio counts.  480x360 for a 2:1 size: rows 60..300.
+        at: where it lies if the picture is wider: 0 at the left end, 0.5 in the middle, 1 at the
+            right end.  Of a picture that is higher it is the middle rows.
     """
     height, width = image.shape[-2:]
     crop_width = min(width, max(1, round(height * size[0] / size[1])))
     crop_height = min(height, max(1, round(width * size[1] / size[0])))
-    top, left = (height - crop_height) // 2, (width - crop_width) // 2
+    top, left = (height - crop_height) // 2, int((width - crop_width) * at)
     return image[..., top : top + crop_height, left : left + crop_width]
 
 

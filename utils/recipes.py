@@ -59,6 +59,7 @@ def option(
     choices: Iterable[str] = (),
     least: float | None = None,
     instead: Iterable[str] = (),
+    joined: bool = False,
 ) -> typing.Any:
     """A dataclass's field that is a key in recipes and an option of the command.
 
@@ -66,8 +67,10 @@ def option(
         choices: the values that it may have; a dict in which they are looked up, for example.
         least: the smallest number that it may be.
         instead: for a field that names files, the words that may stand in their place.
+        joined: several of the choices may be joined by "+".
     """
     metadata = {"about": about, "choices": choices, "least": least, "instead": tuple(instead)}
+    metadata["joined"] = joined
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -78,9 +81,10 @@ def check_values(stage: object) -> None:
         value = getattr(stage, field.name)
         if value is None:
             continue
-        if choices and value not in choices:
-            known = ", ".join(map(str, choices))
-            raise ValueError(f"{field.name} is {value!r}: expected one of {known}.")
+        for part in value.split("+") if field.metadata["joined"] else [value]:
+            if choices and part not in choices:
+                known = ", ".join(map(str, choices))
+                raise ValueError(f"{field.name} is {value!r}: expected one of {known}.")
         if least is not None and not value >= least:
             raise ValueError(f"{field.name} is {value}: expected {least} or more.")
 
@@ -90,7 +94,7 @@ class Data:
     """What the stages of all trainings have: a name, and scenes."""
 
     name: str = option("1", "of the stage, and of the folder that it is trained in")
-    dataset: str = option("toy", "the data set", DATASETS)
+    dataset: str = option("toy", "the data set, or several joined by +", DATASETS, joined=True)
     size: tuple[int, int] = option((256, 128), "WIDTHxHEIGHT")
     scenes: int | None = option(None, "how many training scenes; all by default", least=1)
 
@@ -191,7 +195,7 @@ def add_options(parser: argparse.ArgumentParser, kind: type) -> None:
             settings |= {"nargs": "+", "type": str}
         else:
             settings["type"] = width_and_height if value_type == tuple[int, int] else value_type
-        if field.metadata["choices"]:
+        if field.metadata["choices"] and not field.metadata["joined"]:
             settings["choices"] = tuple(field.metadata["choices"])
         if field.default not in (None, ()):
             settings["help"] += f" (default: {_shown(field.default)})"

@@ -1,6 +1,7 @@
-"""Street scenes from three data sets behind one interface: toy streets, CamVid, Cityscapes.
+"""Street scenes from four data sets behind one interface: toy, streets, CamVid, Cityscapes.
 
     scenes = open_scenes("toy", "val")
+    scenes = open_scenes("camvid+streets", "train")  # two data sets as one
     scene = scenes[0]          # Scene(image_u8, label_ids, instance_ids, name, city, time_of_day)
     few = scenes[:8]           # a slice is a smaller set of scenes
     photos = open_photos("my photos")                # no labels: image_u8 only
@@ -10,7 +11,6 @@ Whatever the source, a scene speaks Cityscapes label ids and has the size that w
 
 import copy
 import hashlib
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,19 @@ from typing import overload
 
 import torch
 
-from utils.archives import ZippedFile, zipped_files
+from utils.archives import ZippedFile
 from utils.files import PROJECT
+from utils.folders import (
+    NO_MAP,
+    PHOTO_ENDINGS,
+    existing_folder,
+    listed_photos,
+    not_empty,
+    official_files,
+    pictures,
+    visible_files,
+    warn_of_unused,
+)
 from utils.images import (
     RESAMPLING,
     crop_to_aspect,
@@ -35,6 +46,7 @@ from utils.labels import (
     check_label_ids,
     colors_to_label_ids,
 )
+from utils.meanings import EXACT
 from utils.toy import streets as toy_streets
 
 SPLITS = ("train", "val", "test")
@@ -117,6 +129,10 @@ class Scenes(Sequence):
         """The instance maps of several scenes -> (B, H, W) int32."""
         return torch.stack([self[int(index)].instance_ids for index in indices])
 
+    def kinds(self, indices: Iterable[int]) -> list[str]:
+        """What the labels of several scenes' maps may mean: keys of utils.meanings.MEANINGS."""
+        return [self._kind(*self._entries[int(index)]) for index in indices]
+
     def to(self, device: torch.device | str) -> "Scenes":
         """These scenes: decoded one by one, they stay on the CPU (cached() ones can move)."""
         return self
@@ -133,6 +149,9 @@ class Scenes(Sequence):
     def _identity(self, name: str, *source) -> tuple:
         raise NotImplementedError
 
+    def _kind(self, name: str, *source) -> str:
+        return EXACT
+
     def __repr__(self) -> str:
         width, height = self.size
         return f"Scenes({self.dataset} {self.split}: {len(self)} scenes of {width}x{height})"
@@ -147,33 +166,64 @@ def open_scenes(
     """Open one split of a data set.
 
     Args:
-        dataset: "toy" (drawn by the project itself), "camvid" or "cityscapes".
-        split: "train", "val" or "test".
-        root: the data set's folder; by default data/camvid and data/cityscapes of the project.
-            For Cityscapes the two official zip files may lie there instead of what is in them.
+        dataset: "toy" (drawn by the project itself), "streets" (real photos that come with it),
+            "camvid" or "cityscapes"; several, joined by "+", are one after another.
+        split: "train", "val" or "test"; "streets" has no test photos.
+        root: the data set's folder; by default data/streets, data/camvid and data/cityscapes of the
+            project.  For Cityscapes the two official zip files may lie there instead of what is in
+            them.  Of several data sets joined, all but "toy" and "streets" lie there.
         size: (width, height) that every scene is cropped (to its aspect) and resized to.
 
     Raises:
         ValueError: an unknown data set, split or size, or a split without a single scene.
         FileNotFoundError: a folder that is not there, or a photo without its label map.
     """
-    if dataset not in DATASETS:
-        known = ", ".join(DATASETS)
-        raise ValueError(f"There is no data set {dataset!r}: expected one of {known}.")
+    for name in dataset.split("+"):
+        if name not in DATASETS:
+            known = ", ".join(DATASETS)
+            raise ValueError(f"There is no data set {name!r}: expected one of {known}.")
     if split not in SPLITS:
         raise ValueError(f"There is no split {split!r}: expected one of {', '.join(SPLITS)}.")
     width, height = size
     if width < 32 or height < 16:
         raise ValueError(f"size {width}x{height} is too small: expected 32x16 or more.")
+    if "+" in dataset:
+        names = dataset.split("+")
+        roots = [None if name in WITH_THE_PROJECT else root for name in names]
+        return _JoinedScenes([open_scenes(n, split, r, size) for n, r in zip(names, roots)])
     if dataset == "toy":
         return _ToyScenes(split, (width, height))
     folder = PROJECT / "data" / dataset if root is None else Path(root)
     if not folder.is_dir():
         raise FileNotFoundError(
             f"The {dataset} folder {folder} is not there: data/README.md says how to get the data "
-            'set; pass its folder as root, or use "toy", which needs no download.'
+            'set; pass its folder as root, or use "toy" or "streets", which need no download.'
         )
     return DATASETS[dataset](split, (width, height), folder)
+
+
+class _JoinedScenes(Scenes):
+    """The scenes of several data sets, one after another."""
+
+    def __init__(self, parts: list[Scenes]):
+        self._parts = parts
+        entries = [
+            (name, part, index)
+            for part, scenes in enumerate(parts)
+            for index, name in enumerate(scenes.names)
+        ]
+        dataset = "+".join(part.dataset for part in parts)
+        super().__init__(dataset, parts[0].split, parts[0].size, entries)
+
+    def _load(self, name, part, index):
+        return self._parts[part][index]
+
+    def _identity(self, name, part, index):
+        scenes = self._parts[part]
+        return (scenes.dataset, scenes._identity(*scenes._entries[index]))
+
+    def _kind(self, name, part, index):
+        return self._parts[part].kinds([index])[0]
 
 
 class _ToyScenes(Scenes):
@@ -194,7 +244,7 @@ class _ToyScenes(Scenes):
 class _FileScenes(Scenes):
     """Scenes that are read from one photo, one label map and perhaps one instance map each."""
 
-    def _load(self, name, city, time_of_day, photo, label_map, instance_map):
+    def _load(self, name, city, time_of_day, photo, label_map, instance_map, at=0.5):
         image_u8 = read_image(photo)
         label_ids = self._read_label_ids(label_map)
         instance_ids = label_ids.int() if instance_map is None else read_map(instance_map).int()
@@ -206,9 +256,9 @@ class _FileScenes(Scenes):
                     "same size."
                 )
         size = self.size
-        image_u8 = resize_image(crop_to_aspect(image_u8, size), size)
-        label_ids = resize_map(crop_to_aspect(label_ids, size), size)
-        instance_ids = resize_map(crop_to_aspect(instance_ids, size), size)
+        image_u8 = resize_image(crop_to_aspect(image_u8, size, at), size)
+        label_ids = resize_map(crop_to_aspect(label_ids, size, at), size)
+        instance_ids = resize_map(crop_to_aspect(instance_ids, size, at), size)
         # Now that there are fewer pixels to look at.  Cityscapes publishes no labels for its test.
         trusted = self.dataset == "cityscapes" and self.split == "test"
         check_label_ids(label_ids, str(label_map), trusted)
@@ -225,8 +275,9 @@ class _FileScenes(Scenes):
     def _read_label_ids(self, path: Path) -> torch.Tensor:
         return read_map(path)
 
-    def _identity(self, name, city, time_of_day, *sources):
-        return (name, [file_identity(source) for source in sources if source is not None])
+    def _identity(self, name, city, time_of_day, photo, label_map, instance_map, *how):
+        sources = (photo, label_map, instance_map)
+        return (name, [file_identity(x) for x in sources if x is not None], *how)
 
 
 def file_identity(source: Path | ZippedFile) -> tuple[int, int]:
@@ -246,27 +297,56 @@ class _CamVidScenes(_FileScenes):
 
     def __init__(self, split, size, folder):
         places = [place for place in (folder / "CamVid", folder) if place.is_dir()]
-        folder = max(places, key=lambda place: len(_pictures(place / split)[0]))
-        photos, annotations = _folder(folder / split), _folder(folder / f"{split}annot")
-        label_maps = {p.stem: p for p in _files(annotations) if p.suffix.lower() == ".png"}
-        entries, (paths, left_out) = [], _pictures(photos)
+        folder = max(places, key=lambda place: len(pictures(place / split)[0]))
+        photos, annotations = (
+            existing_folder(folder / split),
+            existing_folder(folder / f"{split}annot"),
+        )
+        label_maps = {p.stem: p for p in visible_files(annotations) if p.suffix.lower() == ".png"}
+        entries, (paths, left_out) = [], pictures(photos)
         for photo in paths:
             # The SegNet selection films one sequence at dusk, the others by day.
             time_of_day = "dusk" if photo.name.startswith("0001TP") else "day"
             if photo.stem not in label_maps:
                 missing = annotations / f"{photo.stem}.png"
-                raise FileNotFoundError(_NO_MAP.format(photo=photo, label_map=missing))
+                raise FileNotFoundError(NO_MAP.format(photo=photo, label_map=missing))
             label_map = label_maps[photo.stem]
             entries.append((photo.stem, "Cambridge", time_of_day, photo, label_map, None))
-        super().__init__("camvid", split, size, _not_empty(entries, photos, "*.png or *.jpg"))
+        super().__init__("camvid", split, size, not_empty(entries, photos, "*.png or *.jpg"))
         unused = [label_maps[name] for name in sorted(label_maps.keys() - set(self.names))]
-        _warn_of_unused(photos, len(entries), left_out, unused)
+        warn_of_unused(photos, len(entries), left_out, unused)
 
     def _read_label_ids(self, path):
         ids = read_map(path, colors=True)
         if ids.dim() == 3:
             return colors_to_label_ids(ids, str(path))
         return camvid_ids_to_label_ids(ids, str(path))
+
+    def _kind(self, *source):
+        return "camvid"
+
+
+class _StreetsScenes(_FileScenes):
+    """The real photos in data/streets, which scenes.csv lists; see README.md there.
+
+    Of a photo that is at least one and a half times as wide as the size asks for there are two
+    scenes: its left part and its right part.
+    """
+
+    def __init__(self, split, size, folder):
+        entries = []
+        for photo, label_map, row in listed_photos(folder, split):
+            is_wide = int(row["width"]) / int(row["height"]) >= 1.5 * size[0] / size[1]
+            for side, at in (("_left", 0.0), ("_right", 1.0)) if is_wide else (("", 0.5),):
+                source = (photo, label_map, None, at, row["labels"])
+                entries.append((photo.stem + side, row["city"], row["time_of_day"], *source))
+        super().__init__("streets", split, size, not_empty(entries, folder, f"split {split}"))
+
+    def _load(self, *source):
+        return super()._load(*source[:-1])
+
+    def _kind(self, *source):
+        return source[-1]
 
 
 class _CityscapesScenes(_FileScenes):
@@ -277,8 +357,8 @@ class _CityscapesScenes(_FileScenes):
     def __init__(self, split, size, folder):
         ending = "_leftImg8bit.png"
         map_endings = ("_gtFine_labelIds.png", "_gtFine_instanceIds.png")
-        photos, left_out, where = _official_files(folder, "leftImg8bit", split, (ending,))
-        maps, _, where_maps = _official_files(folder, "gtFine", split, map_endings)
+        photos, left_out, where = official_files(folder, "leftImg8bit", split, (ending,))
+        maps, _, where_maps = official_files(folder, "gtFine", split, map_endings)
         maps = {(city, name.lower()): file for (city, name), file in maps.items()}
         entries = []
         for (city, file_name), photo in sorted(photos.items()):
@@ -287,66 +367,20 @@ class _CityscapesScenes(_FileScenes):
                 pair.append(maps.pop((city, map_name.lower()), None))
                 if pair[-1] is None:
                     missing = where_maps / city / map_name
-                    raise FileNotFoundError(_NO_MAP.format(photo=photo, label_map=missing))
+                    raise FileNotFoundError(NO_MAP.format(photo=photo, label_map=missing))
             entries.append((name, city, "day", photo, *pair))
-        super().__init__("cityscapes", split, size, _not_empty(entries, where, f"*/*{ending}"))
+        super().__init__("cityscapes", split, size, not_empty(entries, where, f"*/*{ending}"))
         unused = [file for (_, name), file in maps.items() if name.endswith("labelids.png")]
-        _warn_of_unused(where, len(entries), left_out, unused)
+        warn_of_unused(where, len(entries), left_out, unused)
 
 
-DATASETS = {"toy": _ToyScenes, "camvid": _CamVidScenes, "cityscapes": _CityscapesScenes}
-
-
-def _official_files(
-    folder: Path, kind: str, split: str, endings: tuple[str, ...]
-) -> tuple[dict[tuple[str, str], Path | ZippedFile], list, Path]:
-    """The files of one kind and split, from a folder or an archive, whichever holds more.
-
-    Returns:
-        {(city, file name): file} of the files with these endings, other pictures, where they are.
-    """
-    top, archive = folder / kind / split, folder / f"{kind}_trainvaltest.zip"
-    if not top.is_dir() and not archive.is_file():
-        raise FileNotFoundError(
-            f"Neither {top} nor {archive} is there: data/README.md shows the folders that are "
-            "expected, and where the two zip files come from."
-        )
-    found, start = {}, f"{kind}/{split}/"
-    if top.is_dir():
-        paths = (path for depth in ("*", "*/*", "*/*/*") for path in top.glob(depth))
-        files = {path.relative_to(top).as_posix(): path for path in paths}
-        found[top] = _sorted_out(files, endings)
-    try:
-        zipped = zipped_files(archive) if archive.is_file() else {}
-    except ValueError:
-        if top not in found or not found[top][0]:  # else a damaged archive isn't needed
-            raise
-        zipped = {}
-    if zipped or not found:
-        inside = {n.removeprefix(start): f for n, f in zipped.items() if n.startswith(start)}
-        found[archive / kind / split] = _sorted_out(inside, endings)
-    where = max(found, key=lambda place: len(found[place][0]))
-    count = len(found[top][0]) if top in found else 0
-    if count and where != top:
-        warnings.warn(
-            f"{top} holds {count} files, and {archive} {len(found[where][0])}: the archive is "
-            "read, not the folder.  Delete the folder, or move the archive away to read it.",
-            stacklevel=4,
-        )
-    return *found[where], where
-
-
-def _sorted_out(files: dict, endings: tuple[str, ...]) -> tuple[dict, list]:
-    """{path: file} -> {(city, file name): file} of those with such an ending, other pictures."""
-    taken, others, endings = {}, [], tuple(ending.lower() for ending in endings)
-    for name, file in files.items():
-        if _is_hidden(name):
-            continue
-        if name.count("/") == 1 and name.lower().endswith(endings):
-            taken[tuple(name.split("/"))] = file
-        elif name.lower().endswith(_PHOTO_ENDINGS + _OTHER_ENDINGS):
-            others.append(file)
-    return taken, others
+DATASETS = {
+    "toy": _ToyScenes,
+    "streets": _StreetsScenes,
+    "camvid": _CamVidScenes,
+    "cityscapes": _CityscapesScenes,
+}
+WITH_THE_PROJECT = ("toy", "streets")  # nothing to download
 
 
 # ----------------------------------------------------------------------------- a check
@@ -403,13 +437,6 @@ class Photos(Sequence):
         return torch.stack([self[int(index)] for index in indices])
 
 
-_PHOTO_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp")
-_OTHER_ENDINGS = tuple(  # they are named, and not read
-    ".heic .heif .hif .avif .jxl .jp2 .j2k .bmp .gif .apng .tif .tiff .tga .psd .svg .dng .cr2 "
-    ".cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 .raf .pef .srw .x3f .3fr .iiq .kdc .raw".split()
-)
-
-
 def open_photos(folder: str | Path, size: tuple[int, int] = (256, 128)) -> Photos:
     """All JPEG, PNG and WebP photos of a folder, of any size and colour mode.
 
@@ -422,66 +449,11 @@ def open_photos(folder: str | Path, size: tuple[int, int] = (256, 128)) -> Photo
     folder = Path(folder)
     if not folder.exists():
         raise FileNotFoundError(f"{folder} is not there: check the path of your photos.")
-    paths, left_out = _pictures(folder)
+    paths, left_out = pictures(folder)
     if not paths:
-        others = sorted({path.suffix for path in _files(folder)})
+        others = sorted({path.suffix for path in visible_files(folder)})
         raise ValueError(
-            f"{folder} holds no photo: expected {', '.join(_PHOTO_ENDINGS)}, found "
+            f"{folder} holds no photo: expected {', '.join(PHOTO_ENDINGS)}, found "
             f"{', '.join(others) or 'no file'}; save other kinds (HEIC, say) as JPEG first."
         )
     return Photos(paths, size, left_out)
-
-
-# ----------------------------------------------------------------------------- files, and none
-
-
-def _is_hidden(name: str) -> bool:
-    """Whether a file, or a folder around it, is hidden: a Mac's ._NAME, .DS_Store, __MACOSX ..."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
-
-
-def _files(folder: Path) -> list[Path]:
-    """The files of a folder, or the one file itself, sorted by name, without the hidden ones."""
-    inside = sorted(folder.iterdir()) if folder.is_dir() else [folder]
-    return [path for path in inside if path.is_file() and not _is_hidden(path.name)]
-
-
-def _pictures(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The photos of a folder, and the pictures of other kinds, which can't be read."""
-    photos, others = (
-        [path for path in _files(folder) if path.suffix.lower() in endings]
-        for endings in (_PHOTO_ENDINGS, _OTHER_ENDINGS)
-    )
-    return photos, others
-
-
-def _warn_of_unused(photos: Path, count: int, left_out: list, maps: list) -> None:
-    if left_out:
-        warnings.warn(
-            f"{photos}: {count} photos are used, {len(left_out)} pictures with other names or of "
-            f"other kinds are not, for example {left_out[0]}: data/README.md shows the layout.",
-            stacklevel=4,
-        )
-    if maps:
-        warnings.warn(
-            f"{photos} holds {count} photos, but there are {count + len(maps)} label maps: "
-            f"{maps[0]} has no photo.  If photos are missing, unpack or download them again.",
-            stacklevel=4,
-        )
-
-
-def _folder(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{folder} is not there: data/README.md shows the folders that are expected."
-        )
-    return folder
-
-
-_NO_MAP = "{photo} has no label map: {label_map} is not there; get it, or move the photo away."
-
-
-def _not_empty(entries: list[tuple], folder: Path, pattern: str) -> list[tuple]:
-    if not entries:
-        raise ValueError(f"{folder} holds no photo ({pattern}): data/README.md shows the layout.")
-    return entries

@@ -1,4 +1,4 @@
-"""The segmentation network: a ResNet whose classifier is replaced by a map of all 34 label ids.
+"""The segmentation network: a classifier of photos, turned into one of pixels with 34 label ids.
 
 The average pool and the fully connected layer of an ImageNet network are taken off.  In their place
 comes one of two heads:
@@ -18,24 +18,15 @@ import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision import models
 
+from utils.backbones import BACKBONES
 from utils.engine.precision import evaluation_mode
 from utils.images import u8_to_imagenet
 from utils.labels import NUM_LABELS
-from utils.weights import imagenet_weights, load_weights, save_weights
+from utils.weights import load_weights, save_weights
 
-BACKBONES = {
-    "resnet18": models.ResNet18_Weights.IMAGENET1K_V1,
-    "resnet34": models.ResNet34_Weights.IMAGENET1K_V1,
-    "resnet50": models.ResNet50_Weights.IMAGENET1K_V1,
-}
-_INSTEAD = "start without them: pretrained=False, or the bundled network in notebook 02"
 HEADS = ("fcn", "unet")
-STRIDES = (2, 4, 8, 16, 32)  # pixels to a cell of a ResNet's five feature maps, fine to coarse
-# Widths of the U-Net's stages, coarse to fine.  The last one of the library, 16, is a bottleneck:
-# 34 labels can't be told apart in so few channels, and the rare ones are not learned.
-UNET_CHANNELS = (256, 128, 64, 32, 32)
+STRIDES = (2, 4, 8, 16, 32)  # pixels to a cell of a backbone's five feature maps, fine to coarse
 
 
 class FcnHead(nn.Module):
@@ -80,16 +71,16 @@ class SegmentationNet(nn.Module):
     """Photo -> scores of the 34 label ids for every pixel.
 
     Args:
-        backbone: "resnet18", "resnet34" or "resnet50".
+        backbone: "resnet18", "resnet34", "resnet50", "efficientnet_lite0" or "efficientnet_lite2".
         head: "fcn" or "unet", see above.
-        pretrained: start from torchvision's ImageNet weights (downloaded once, 45 to 98 MB) instead
-            of random ones.
+        pretrained: start from ImageNet weights instead of random ones: from an installed package,
+            or downloaded once, 18 to 98 MB (see utils.backbones).
         finest_stride: for the FCN head, pixels to a cell of the finest scores that are added: 32 (a
             plain FCN, whose maps are soft), 16, 8, 4 or 2.  The U-Net always goes down to 2.
 
     Raises:
         ValueError: an unknown backbone, head or stride.
-        OSError: the ImageNet weights can't be downloaded.
+        OSError: the ImageNet weights are not installed and can't be downloaded.
     """
 
     def __init__(
@@ -108,20 +99,20 @@ class SegmentationNet(nn.Module):
             raise ValueError(f"finest_stride is {finest_stride}: expected one of {STRIDES}.")
         self.settings = {"backbone": backbone, "head": head, "finest_stride": finest_stride}
         self.is_frozen = False
-        # torchvision's ResNet without avgpool and fc, which returns the photo and all feature maps.
+        self.backbone = BACKBONES[backbone]
         if head == "unet":
             unet = smp.Unet(
-                backbone,
+                self.backbone.encoder,
                 encoder_weights=None,
-                decoder_channels=UNET_CHANNELS,
+                decoder_channels=self.backbone.unet_channels,
                 classes=NUM_LABELS,
             )
             self.encoder, self.head = unet.encoder, UnetHead(unet)
         else:
-            self.encoder = smp.encoders.get_encoder(backbone, weights=None)
+            self.encoder = smp.encoders.get_encoder(self.backbone.encoder, weights=None)
             self.head = FcnHead(self.encoder.out_channels[1:], finest_stride)
         if pretrained:
-            self.encoder.load_state_dict(imagenet_weights(BACKBONES[backbone], _INSTEAD))
+            self.encoder.load_state_dict(self.backbone.pretrained_state())
 
     def forward(self, image_u8: Tensor) -> Tensor:
         """image_u8 (B, 3, H, W), any H and W of at least 32 -> scores (B, 34, H, W) float."""
@@ -137,7 +128,7 @@ class SegmentationNet(nn.Module):
                 "utils.images.pm1_to_u8() converts what SPADE makes."
             )
         height, width = image_u8.shape[2:]
-        x = u8_to_imagenet(image_u8)  # (B, 3, H, W)
+        x = u8_to_imagenet(image_u8, self.backbone.mean, self.backbone.std)  # (B, 3, H, W)
         # The backbone halves five times: what is no multiple of 32 is continued at its rim.
         x = F.pad(x, (0, -width % 32, 0, -height % 32), mode="replicate")
         features = self.encoder(x)  # x, and (B, C, H/s, W/s) for each of STRIDES

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from accelerate.state import PartialState
 
+from utils.backbones import BACKBONES
 from utils.cache import cached
 from utils.commands import exit_status
-from utils.labels import ID, NUM_LABELS
+from utils.labels import ID
 from utils.recipes import Data, Place, Training, option
-from utils.scenes import open_scenes
+from utils.scenes import DATASETS, open_scenes
 from utils.segmentation import (
-    BACKBONES,
     HEADS,
     STRIDES,
     SegmentationNet,
@@ -33,6 +33,9 @@ DEFAULTS = {"backbone": "resnet34", "head": "fcn", "finest_stride": 2}  # of a n
 class Stage(Data, Recipe):
     """One stage of a recipe file, or the options of a command: data, network and training."""
 
+    val_dataset: str | None = option(
+        None, "the data set to validate with; the same by default", DATASETS, joined=True
+    )
     val_scenes: int | None = option(None, "how many to validate with; all by default", least=1)
     start: str | None = option(
         None,
@@ -43,23 +46,26 @@ class Stage(Data, Recipe):
     head: str | None = option(None, "that of the start, or else fcn", HEADS)
     finest_stride: int | None = option(None, "that of the start, or else 2", STRIDES)
     freeze_backbone: bool = option(False, "train the head alone, which is faster")
-    balanced: bool = option(False, "rare classes weigh more")
+    balance: float = option(0.0, "how much more rare classes weigh: 1 as in ENet, 0 as much as all")
     ignore_unlabeled: bool = option(False, "learn nothing from label 0")
 
 
 def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) -> None:
     """Train one stage and write its network: see utils.recipes.Training."""
     train_scenes, val_scenes = (
-        cached(open_scenes(stage.dataset, split, place.root, stage.size)[:count], place.cache)
-        for split, count in (("train", stage.scenes), ("val", stage.val_scenes))
+        cached(open_scenes(dataset, split, place.root, stage.size)[:count], place.cache)
+        for dataset, split, count in (
+            (stage.dataset, "train", stage.scenes),
+            (stage.val_dataset or stage.dataset, "val", stage.val_scenes),
+        )
     )
     torch.manual_seed(stage.seed)
     network, earlier = _starting_network(stage)
     if stage.freeze_backbone:
         network.freeze_backbone()
     class_weights = None
-    if stage.balanced or stage.ignore_unlabeled:
-        class_weights = balanced_weights(train_scenes) if stage.balanced else torch.ones(NUM_LABELS)
+    if stage.balance or stage.ignore_unlabeled:
+        class_weights = balanced_weights(train_scenes, stage.balance)
         if stage.ignore_unlabeled:
             class_weights[ID["unlabeled"]] = 0
     scenes = train_scenes, val_scenes

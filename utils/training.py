@@ -31,14 +31,12 @@ from utils.engine.precision import evaluation_mode, restored
 from utils.engine.run import LossLog, Run
 from utils.images import resize_image, resize_map
 from utils.labels import NUM_LABELS
+from utils.meanings import in_words_of, meanings
 from utils.metrics import SegmentationResult, SegmentationScore
 from utils.progress import progress
 from utils.recipes import check_values, option
 from utils.scenes import Scenes
-from utils.segmentation import (
-    SegmentationNet,
-    save_segmentation,
-)
+from utils.segmentation import SegmentationNet, save_segmentation
 
 History = dict[str, list]  # one list for each of HISTORY_KEYS, one entry an epoch
 HISTORY_KEYS = ("scenes", "train_loss", "val_loss", "val_miou", "val_accuracy", "seconds")
@@ -64,7 +62,9 @@ class Recipe:
     batch_size: int = option(32, "scenes a step, all processes together", least=1)
     learning_rate: float = option(1e-4, "of Adam", least=0)
     schedule: str = option("constant", "how the rate falls over all epochs", SCHEDULES)
+    backbone_rate: float = option(1.0, "rate of the backbone, as a share of that rate", least=0)
     scale: float = option(1.0, "least share of a scene's area in a crop; 1 crops nothing")
+    crop: tuple[int, int] | None = option(None, "WIDTHxHEIGHT of a crop; the scenes' by default")
     color: float = option(0.0, "strength of random changes of colour, 0..1")
     half_size: float = option(0.0, "share of the batches in which scenes are halved in size, 0..1")
     seed: int = option(0, "of the order and the augmentation of the scenes")
@@ -94,10 +94,13 @@ def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Te
     return list(order[: count // batch_size * batch_size].split(batch_size))
 
 
-def balanced_weights(scenes: Scenes) -> Tensor:
+def balanced_weights(scenes: Scenes, power: float = 1.0) -> Tensor:
     """A weight for each of the 34 labels, larger for rare ones -> (34,) float, for pixel_loss().
 
     The mean over the scenes' pixels is 1, so that the learning rate keeps its meaning.
+
+    Args:
+        power: 1 for the weights of the source, 0.5 for their roots, which differ less.
 
     Source: Paszke et al., "ENet", arXiv:1606.02147, section 5.2: 1 / ln(1.02 + share).
     """
@@ -106,11 +109,16 @@ def balanced_weights(scenes: Scenes) -> Tensor:
         label_ids = scenes.batch(indices)[1].cpu()
         counts += torch.bincount(label_ids.flatten().long(), minlength=NUM_LABELS)
     shares = counts / counts.sum()
-    weights = 1 / torch.log(1.02 + shares)
+    weights = (1 / torch.log(1.02 + shares)) ** power
     return (weights / (shares * weights).sum()).float()
 
 
-def pixel_loss(scores: Tensor, label_ids: Tensor, class_weights: Tensor | None = None) -> Tensor:
+def pixel_loss(
+    scores: Tensor,
+    label_ids: Tensor,
+    class_weights: Tensor | None = None,
+    possible: Tensor | None = None,
+) -> Tensor:
     """Mean cross-entropy of the pixels, each times its label's weight, if there are weights.
 
     Divided by the number of pixels, not by the sum of their weights as torch would: so the mean
@@ -120,18 +128,30 @@ def pixel_loss(scores: Tensor, label_ids: Tensor, class_weights: Tensor | None =
         scores: (B, 34, H, W) float.
         label_ids: (B, H, W), 0..33.
         class_weights: (34,) float; 0 leaves a label out.
+        possible: (B, 34, 34) bool, for each map and label the labels that it may mean, see
+            utils.meanings: the loss is -log of the sum of their probabilities.  None: itself.
     """
-    total = F.cross_entropy(scores.float(), label_ids.long(), class_weights, reduction="sum")
-    return total / label_ids.numel()
+    scores = scores.float()
+    if possible is None:
+        total = F.cross_entropy(scores, label_ids.long(), class_weights, reduction="sum")
+        return total / label_ids.numel()
+    maps = torch.arange(len(label_ids), device=label_ids.device)[:, None, None]
+    excluded = ~possible[maps, label_ids.long()].movedim(-1, 1)  # (B, 34, H, W)
+    meant = scores.masked_fill(excluded, -torch.inf).logsumexp(1)  # (B, H, W)
+    losses = scores.logsumexp(1) - meant
+    if class_weights is not None:
+        losses = losses * class_weights[label_ids.long()]
+    return losses.mean()
 
 
 def training_batch(
     scenes: Scenes, indices: Tensor, accelerator: Accelerator, recipe: Recipe, seed: int
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """This process's part of a batch, augmented: a pure function of indices and seed.
 
     Returns:
-        image_u8 (B, 3, H, W) and label_ids (B, H, W) on the device; in a share of the batches,
+        image_u8 (B, 3, H, W) and label_ids (B, H, W) on the device, and, if a label may mean
+        several, what is possible (B, 34, 34) for pixel_loss().  In a share of the batches,
         recipe.half_size, H and W are halved, so that the network also learns to see small.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -143,12 +163,13 @@ def training_batch(
     if is_halved:
         size = (image_u8.shape[-1] // 2, image_u8.shape[-2] // 2)
         image_u8, label_ids = resize_image(image_u8, size), resize_map(label_ids, size)
-    return image_u8, label_ids
+    possible = meanings(scenes.kinds(indices[mine]), accelerator.device)
+    return (image_u8, label_ids) if possible is None else (image_u8, label_ids, possible)
 
 
 def augmentation(scenes: Scenes, recipe: Recipe) -> Augmentation:
     """What happens to the training scenes: half of them are mirrored, and what the recipe says."""
-    return Augmentation(scenes.size, scale=(recipe.scale, 1), color=recipe.color)
+    return Augmentation(recipe.crop or scenes.size, scale=(recipe.scale, 1), color=recipe.color)
 
 
 def segmentation_step(
@@ -158,19 +179,20 @@ def segmentation_step(
     class_weights: Tensor | None,
     image_u8: Tensor,
     label_ids: Tensor,
+    possible: Tensor | None = None,
 ) -> Tensor:
     """One step of training: forward, loss, backward, step.
 
     Args:
         network, optimizer: prepared by the accelerator.
-        class_weights: see pixel_loss().
+        class_weights, possible: see pixel_loss().
         image_u8: (B, 3, H, W).
         label_ids: (B, H, W).
 
     Returns:
         The loss, a scalar.
     """
-    loss = pixel_loss(network(image_u8), label_ids, class_weights)
+    loss = pixel_loss(network(image_u8), label_ids, class_weights, possible)
     optimizer.zero_grad()
     accelerator.backward(loss)
     optimizer.step()
@@ -185,6 +207,8 @@ def evaluate(
     accelerator: Accelerator | None = None,
 ) -> tuple[float, SegmentationResult]:
     """Loss and scores over all scenes, in evaluation mode -> (mean loss a pixel, scores).
+
+    Predictions are scored in the words of each scene's map: for CamVid's, a truck is a car.
 
     Args:
         accelerator: several processes share the work, and each gets the whole result; in its
@@ -201,9 +225,10 @@ def evaluate(
         for indices in progress(mine, "validation", hidden=rank > 0):
             image_u8, label_ids = (x.to(device) for x in scenes.batch(indices))
             scores = network(image_u8)
-            loss = pixel_loss(scores, label_ids)
+            kinds = scenes.kinds(indices)
+            loss = pixel_loss(scores, label_ids, possible=meanings(kinds, device))
             losses += torch.stack([loss, loss.new_ones(())]) * len(indices)  # sum, count
-            score.update(scores.argmax(1), label_ids)
+            score.update(in_words_of(kinds, scores.argmax(1)), label_ids)
     if processes > 1:
         losses = accelerator.reduce(losses, "sum")
     return (losses[0] / losses[1]).item(), score.compute()
@@ -211,8 +236,8 @@ def evaluate(
 
 def epoch_steps(
     scenes: Scenes, recipe: Recipe, epoch: int, accelerator: Accelerator, losses: LossLog
-) -> Iterator[tuple[float, Tensor, Tensor]]:
-    """For each step of an epoch the learning rate, image_u8 and label_ids, with a progress bar that
+) -> Iterator[tuple]:
+    """For each step of an epoch the learning rate and a training_batch(), with a progress bar that
     shows the losses."""
     batches = epoch_batches(len(scenes), recipe.batch_size, recipe.seed, epoch)
     seed = (recipe.seed * 100_003 + epoch) * 100_003
@@ -223,6 +248,14 @@ def epoch_steps(
         bar.set_postfix_str(losses.latest, refresh=False)
 
 
+def parameter_groups(network: SegmentationNet, recipe: Recipe) -> list[dict]:
+    """What the optimizer changes; "share" of each group is multiplied with the learning rate."""
+    if recipe.backbone_rate == 1:
+        return [{"params": network.parameters(), "share": 1.0}]
+    parts = (network.encoder, recipe.backbone_rate), (network.head, 1.0)
+    return [{"params": part.parameters(), "share": share} for part, share in parts]
+
+
 def run_settings(
     network: SegmentationNet, scenes: Scenes, recipe: Recipe, class_weights: Tensor | None
 ) -> dict:
@@ -230,6 +263,7 @@ def run_settings(
     settings = {field.name: getattr(recipe, field.name) for field in fields(Recipe)}
     # Changes of the scenes and of the weights count as None where there are none.
     is_plain = (settings.pop("scale"), settings.pop("color")) == (1, 0)
+    settings["backbone_rate"] = None if recipe.backbone_rate == 1 else recipe.backbone_rate
     if class_weights is not None:
         checksum = zlib.crc32(class_weights.cpu().float().numpy().tobytes())
         class_weights = f"with checksum {checksum:08x}"
@@ -284,7 +318,7 @@ def train(
     place(accelerator, network)
     train_scenes, val_scenes = (x.to(accelerator.device) for x in (train_scenes, val_scenes))
     weights = None if class_weights is None else class_weights.to(accelerator.device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
+    optimizer = torch.optim.Adam(parameter_groups(network, recipe), lr=recipe.learning_rate)
     parts = {"network": network, "optimizer": optimizer} | scaler_of(accelerator)
     run = Run(folder, run_settings(network, train_scenes, recipe, class_weights))
     trained, optimizer = accelerator.prepare(network, optimizer)
@@ -296,7 +330,8 @@ def train(
             start, losses = time.perf_counter(), LossLog(accelerator, run, f" of epoch {epoch + 1}")
             trained.train()
             for rate, *batch in epoch_steps(train_scenes, recipe, epoch, accelerator, losses):
-                optimizer.param_groups[0]["lr"] = rate
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * group.get("share", 1)  # older checkpoints have none
                 losses.add({"training": step(*batch)})
             train_loss = losses.means()["training"]
             val_loss, result = evaluate(network, val_scenes, recipe.batch_size, accelerator)

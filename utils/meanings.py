@@ -1,0 +1,82 @@
+"""What a label may mean: data sets draw the lines between classes in different places.
+
+CamVid's maps say "car" of a truck, "building" of a wall, "sign" of a traffic light.  Whoever learns
+from such a map, or is scored by it, must not be told that a truck is a car.  So the loss of a pixel
+is that of all labels together that its label may mean (utils.training.pixel_loss), and a prediction
+is scored after truck has been turned into car.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from utils.engine.graphs import send
+from utils.labels import ID, NUM_LABELS
+
+EXACT = "exact"  # every label means itself: toy streets, Cityscapes, maps drawn by hand
+
+# What each name in a map may mean besides itself.  Only labels of which some data set has exact
+# examples: two labels without any could not be told apart, and would share the pixels at random.
+_ALSO = {
+    "camvid": {
+        "road": "parking",
+        "building": "wall, bridge",
+        "vegetation": "terrain",
+        "traffic sign": "traffic light",
+        "car": "truck, bus",
+        "rider": "bicycle, motorcycle",
+    },
+    # Maps that a network made, which often sees a road or a lawn where there is a sidewalk, and is
+    # not to be trusted with what is rare.
+    "network": {
+        "road": "sidewalk, parking, rail track",
+        "terrain": "sidewalk, rail track",
+        "sidewalk": "parking",
+        "wall": "fence, building",
+        "truck": "car, bus",
+        "bus": "truck, car",
+        "train": "bus, truck, building",
+        "motorcycle": "bicycle",
+    },
+}
+
+
+def _table(also: dict[str, str]) -> Tensor:
+    table = torch.eye(NUM_LABELS, dtype=torch.bool)
+    for name, others in also.items():
+        table[ID[name], [ID[other] for other in others.split(", ")]] = True
+    return table
+
+
+# (34, 34) bool: in row l the labels that l may mean.
+MEANINGS = {EXACT: torch.eye(NUM_LABELS, dtype=torch.bool)} | {
+    kind: _table(also) for kind, also in _ALSO.items()
+}
+
+
+def meanings(kinds: Sequence[str], device: torch.device | str) -> Tensor | None:
+    """The tables of several maps -> (B, 34, 34) bool, or None if all of them are exact."""
+    if set(kinds) == {EXACT}:
+        return None
+    return send(torch.stack([MEANINGS[kind] for kind in kinds]), device)
+
+
+def in_words_of(kinds: Sequence[str], label_ids: Tensor) -> Tensor:
+    """Predictions, as the maps of their scenes would call them: for CamVid a truck is a car.
+
+    Args:
+        kinds: of each map, a key of MEANINGS.
+        label_ids: (B, H, W), any integers.
+
+    Returns:
+        The same, but for what a kind calls by another name.
+    """
+    if "camvid" not in kinds:
+        return label_ids
+    words = torch.arange(NUM_LABELS).repeat(len(kinds), 1)
+    for row, kind in zip(words, kinds):
+        for name, others in _ALSO["camvid"].items() if kind == "camvid" else ():
+            row[[ID[other] for other in others.split(", ")]] = ID[name]
+    words = send(words.to(label_ids.dtype), label_ids.device)
+    return words.gather(1, label_ids.flatten(1).long()).view_as(label_ids)
