@@ -21,9 +21,10 @@ from utils.commands import width_and_height
 from utils.engine.accelerator import PRECISIONS
 from utils.files import PROJECT, write_atomically
 from utils.scenes import Scenes, open_scenes
-from utils.segmentation import BACKBONES, SegmentationNet
+from utils.segmentation import SegmentationNet
 from utils.training import Recipe, evaluate, train
 
+BACKBONES = ("resnet18", "resnet34", "resnet50")
 TIMED = 10  # batches
 RESULT = PROJECT / "benchmarks" / "segmentation_models.json"
 

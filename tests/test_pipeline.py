@@ -239,7 +239,7 @@ def command(styled, tmp_path, monkeypatch):
 def test_command(command, tmp_path, capsys):
     options = ("--style", "night", "--precision", "bf16", "--generator", "camvid")
     assert command(*options) == 1, "a photo could not be read"
-    assert command.asked == [("toy", "camvid", "night", "bf16")]
+    assert command.asked == [("streets", "camvid", "night", "bf16")]
     printed = capsys.readouterr()
     assert "2 photos done (2 now" in printed.out and "index.html" in printed.out
     assert "skipped: " in printed.err and "broken.jpg can't be read" in printed.err

@@ -21,7 +21,8 @@ from utils.engine.precision import warn_of_emulation
 from utils.images import u8_to_pm1
 from utils.labels import check_label_ids
 from utils.progress import progress
-from utils.segmentation import SegmentationNet, load_segmentation
+from utils.published import PublishedNet, load_segmenter
+from utils.segmentation import SegmentationNet
 from utils.weights import find_weights
 
 PRECISIONS = ("exact", "bf16")  # of a generator that draws
@@ -58,7 +59,7 @@ class Pipeline:
 
     def __init__(
         self,
-        segmenter: SegmentationNet,
+        segmenter: SegmentationNet | PublishedNet,
         generator: SpadeGenerator,
         z: Tensor | None = None,
         precision: str = "exact",
@@ -136,7 +137,9 @@ def load_pipeline(
 
     Args:
         segmenter, generator: each the data set that it was trained on ("toy", "camvid",
-            "cityscapes"; see utils.weights.find_weights) or the path of its weights.
+            "cityscapes"; see utils.weights.find_weights) or the path of its weights; the segmenter
+            also "segformer" or "hf:ORGANISATION/NAME", which others have published (see
+            utils.published; their licence is printed).
         style: "photo" draws each photo in its own style, by the encoder whose file lies beside the
             generator's; "mean" draws all of them in the mean style; or the name of one of the
             generator's styles.  Without a latent, as published for Cityscapes, a generator has a
@@ -147,12 +150,15 @@ def load_pipeline(
     Raises:
         FileNotFoundError: there are no such weights (says how to get them), or style is "photo" and
             there is no encoder.
-        ValueError: a file holds something else, or there is no such style.
+        ValueError: a file or a name holds something else, or there is no such style.
+        OSError: a published network can't be downloaded.
     """
     device = torch.device(device or Accelerator().device)
     warn_of_emulation(precision, device)
-    segmenter_net, _ = load_segmentation(_weights_file("segmentation", segmenter))
-    path = _weights_file("generator", generator)
+    segmenter_net = load_segmenter(segmenter)
+    path = Path(generator)
+    if not path.suffix:
+        path = find_weights("generator", str(generator))
     generator_net = load_generator(path).to(device)
     z, encoder = None, None
     if style not in (PHOTO_STYLE, MEAN_STYLE):
@@ -170,10 +176,6 @@ def agreement(first_ids: Tensor, second_ids: Tensor) -> Tensor:
             "expected the same."
         )
     return (first_ids == second_ids).float().mean(dim=(-2, -1))
-
-
-def _weights_file(network: str, source: str | Path) -> Path:
-    return Path(source) if Path(source).suffix else find_weights(network, str(source))
 
 
 def _encoder_file(generator: Path) -> Path:

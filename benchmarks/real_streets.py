@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+"""How well the bundled network reads real photos, how fast, and in how much memory.
+
+    python benchmarks/real_streets.py                       # the photos that come with the project
+    python benchmarks/real_streets.py --camvid FOLDER       # CamVid's validation photos, too
+    python benchmarks/real_streets.py --photos FOLDER       # the folder command: speed and memory
+
+Prints the tables that are kept in benchmarks/real_streets.txt.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from timing import in_turn, machine
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from utils.files import PROJECT
+from utils.labels import BENCHMARK_IDS, CAMVID_NAMES, LABEL_OF_CAMVID_ID, NAMES, NUM_LABELS
+from utils.progress import progress
+from utils.scenes import open_photos, open_scenes
+from utils.segmentation import SegmentationNet, load_segmentation
+from utils.training import evaluate
+from utils.weights import find_weights
+
+SIZES = ((256, 128), (512, 256), (1024, 512))
+LEAST_PHOTOS = 4  # a class that fewer photos hold is left out of the mean
+RESAMPLES = 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", type=Path, help="a file; by default the bundled network's")
+    parser.add_argument("--camvid", help="the data set's folder")
+    parser.add_argument("--photos", type=Path, help="measure the command on this folder instead")
+    arguments = parser.parse_args()
+    weights = arguments.weights or find_weights("segmentation", "streets")
+    print(machine())
+    if arguments.photos:
+        folder_command(arguments.photos, weights)
+        return
+    network, _ = load_segmentation(weights)
+    parameters = sum(x.numel() for x in network.parameters())
+    megabytes = weights.stat().st_size / 1e6
+    print(f"{weights.name}: {parameters / 1e6:.2f} million parameters, {megabytes:.2f} MB")
+    if arguments.camvid:
+        camvid(network, arguments.camvid)
+    streets(network)
+    for width, height in SIZES:
+        image_u8 = open_scenes("streets", "val", size=(width, height))[0].image_u8
+        (seconds,) = in_turn(20, predict=lambda photo=image_u8: network.predict(photo))
+        print(f"one photo of {width}x{height} to its map: {seconds:.3f} s, median of 20")
+
+
+def camvid(network: SegmentationNet, root: str) -> None:
+    """Score the network on CamVid's validation photos, in CamVid's eleven classes."""
+    scenes = open_scenes("camvid", "val", root, (480, 360))
+    _, result = evaluate(network, scenes, batch_size=8)
+    print(f"\n{scenes}: {result}")
+    for name, label in zip(CAMVID_NAMES[:-1], LABEL_OF_CAMVID_ID.tolist()):
+        print(f"  {name:11} {result.iou[NAMES[label]]:.3f}")
+
+
+def streets(network: SegmentationNet) -> None:
+    """Score it on photos of Karlsruhe with hand-made maps, with bootstrap intervals over photos."""
+    for size in SIZES:
+        scenes = open_scenes("streets", "val", size=size)
+        photos = {name.rsplit("_", 1)[0]: number for number, name in enumerate(scenes.names)}
+        counts = {photo: torch.zeros(NUM_LABELS, NUM_LABELS) for photo in photos}
+        for scene in progress(scenes, "streets"):
+            predicted_ids = network.predict(scene.image_u8)
+            counts[scene.name.rsplit("_", 1)[0]] += multiclass_confusion_matrix(
+                predicted_ids.long(), scene.label_ids.long(), NUM_LABELS
+            )
+        confusion = torch.stack(list(counts.values())).double()  # (photos, truth, prediction)
+        occurs = (confusion.sum(2) > 0).sum(0)  # in how many photos
+        classes = [label for label in BENCHMARK_IDS if occurs[label] >= LEAST_PHOTOS]
+        accuracy, iou = scores(confusion.sum(0), classes)
+        generator = torch.Generator().manual_seed(0)
+        resampled = torch.randint(len(counts), (RESAMPLES, len(counts)), generator=generator)
+        drawn = [scores(confusion[rows].sum(0), classes) for rows in resampled]
+        ends = torch.tensor([0.025, 0.975], dtype=torch.double)
+        between = torch.tensor([x for x, _ in drawn], dtype=torch.double).quantile(ends).tolist()
+        mean_between = torch.stack([x.nanmean() for _, x in drawn]).quantile(ends).tolist()
+        print(
+            f"\n{scenes}, {len(counts)} photos\n"
+            f"  pixel accuracy {accuracy:.3f} ({between[0]:.3f} to {between[1]:.3f}), mIoU over "
+            f"the {len(classes)} classes in at least {LEAST_PHOTOS} photos {iou.mean():.3f} "
+            f"({mean_between[0]:.3f} to {mean_between[1]:.3f}); 95 % intervals, {RESAMPLES} "
+            "resamples of the photos"
+        )
+        if size == (512, 256):
+            for label, value in zip(classes, iou.tolist()):
+                print(f"  {NAMES[label]:13} {value:.3f}, in {occurs[label]} photos")
+    print()
+
+
+def scores(confusion: torch.Tensor, classes: list[int]) -> tuple[float, torch.Tensor]:
+    """Pixel accuracy over the benchmark's pixels, IoU of the classes (NaN: not in the truth)."""
+    scored = confusion[list(BENCHMARK_IDS)]
+    hits = confusion.diagonal()
+    accuracy = hits[list(BENCHMARK_IDS)].sum() / scored.sum()
+    truth, predicted = confusion.sum(1), scored.sum(0)
+    iou = hits / (truth + predicted - hits)
+    return float(accuracy), torch.where(truth > 0, iou, torch.nan)[classes]
+
+
+def folder_command(photos: Path, weights: Path) -> None:
+    """Time the folder command, and print the most memory that it took."""
+    count = len(open_photos(photos))
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, "-m", "utils.photo_folder", str(photos.resolve())]
+        start = time.perf_counter()
+        subprocess.run(
+            [*command, "--segmenter", str(weights), "--out", out], cwd=PROJECT, check=True
+        )
+        seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    print(
+        f"{count} photos through the folder command: {count / seconds:.2f} a second, start of "
+        f"Python and networks included; at most {peak:.2f} GiB of memory"
+    )
+
+
+if __name__ == "__main__":
+    main()
