@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from utils.weights import load_torch_file, load_weights, save_weights
+from utils.weights import licence_of, load_torch_file, load_weights, save_weights
 
 from .encoder import Encoder
 from .generator import SpadeGenerator
@@ -46,6 +46,7 @@ def load_generator(
                 "its weights are for; load the published weights from their .pth file."
             )
         history, recipe = metadata.pop("history", {}), metadata.pop("recipe", [])
+        metadata.pop("licence", None)
         settings = metadata | {"size": tuple(metadata["size"])}
         styles = {key: state_dict.pop(key) for key in list(state_dict) if key.startswith(STYLE)}
     else:
@@ -88,6 +89,7 @@ def save_generator(generator: SpadeGenerator, path: str | Path, compact: bool = 
     styles = {STYLE + name: z for name, z in generator.styles.items()}
     metadata = {"kind": KIND, **generator.settings}
     metadata |= {"history": generator.history, "recipe": generator.recipe}
+    metadata["licence"] = licence_of(generator.recipe)
     save_weights(path, folded.state_dict() | styles, metadata, compact)
 
 
@@ -104,7 +106,8 @@ def load_encoder(path: str | Path) -> Encoder:
             f"{path} holds no style encoder: expected a file that spade.training wrote, such as "
             "encoder.safetensors."
         )
-    metadata.pop("recipe", None)
+    for about in ("recipe", "licence"):
+        metadata.pop(about, None)
     try:
         encoder = fold_spectral_norm(Encoder(**metadata))
     except TypeError as error:
@@ -124,7 +127,8 @@ def save_encoder(
 ) -> None:
     """Write an encoder for load_encoder, whole or not at all; see save_generator."""
     folded = fold_spectral_norm(copy.deepcopy(encoder))
-    metadata = {"kind": ENCODER_KIND, **encoder.settings, "recipe": list(recipe)}
+    metadata = {"kind": ENCODER_KIND, **encoder.settings}
+    metadata |= {"recipe": list(recipe), "licence": licence_of(recipe)}
     save_weights(path, folded.state_dict(), metadata, compact)
 
 

@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from utils import weights
+from utils.files import PROJECT
 from utils.scenes import open_scenes
-from utils.segmentation import SegmentationNet
+from utils.segmentation import SegmentationNet, save_segmentation
 from utils.training import Recipe, run_settings
 from utils.weights import (
     differing,
     find_weights,
+    licence_of,
     load_checkpoint,
     load_metadata,
     load_torch_file,
@@ -355,3 +357,24 @@ def test_the_metadata_alone(tmp_path):
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(ValueError, match="w.safetensors is truncated or no safetensors file"):
         load_metadata(path)
+
+
+# ------------------------------------------------------------------------------ licences
+
+
+def test_networks_that_saw_photos_carry_their_licence(tmp_path):
+    toy, photos = {"dataset": "toy", "start": None}, {"dataset": "camvid+streets", "start": None}
+    assert licence_of([]) is None and licence_of([toy]) == "MIT"
+    assert licence_of([photos]) == licence_of([toy, photos]) == "CC BY-NC-SA 4.0"
+    save_segmentation(SegmentationNet("resnet18"), tmp_path / "a.safetensors", recipe=[photos])
+    learned_on = {"dataset": "toy", "start": str(tmp_path / "a.safetensors")}
+    assert licence_of([learned_on]) == "CC BY-NC-SA 4.0", "it has seen them before"
+    assert licence_of([{"dataset": "toy", "start": ["random"]}]) == "MIT"
+
+
+def test_bundled_networks_that_saw_photos_say_so():
+    paths = sorted((PROJECT / "data" / "weights").glob("*.safetensors"))
+    others = [path for path in paths if "toy" not in path.name]
+    assert others
+    for path in others:
+        assert load_metadata(path)["licence"] == "CC BY-NC-SA 4.0", path.name

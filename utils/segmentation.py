@@ -23,7 +23,7 @@ from utils.backbones import BACKBONES
 from utils.engine.precision import evaluation_mode
 from utils.images import u8_to_imagenet
 from utils.labels import NUM_LABELS
-from utils.weights import load_weights, save_weights
+from utils.weights import licence_of, load_weights, save_weights
 
 HEADS = ("fcn", "unet")
 STRIDES = (2, 4, 8, 16, 32)  # pixels to a cell of a backbone's five feature maps, fine to coarse
@@ -174,7 +174,7 @@ def save_segmentation(
         recipe: the settings of each stage of the training, see utils.recipes.
     """
     metadata = {"kind": "segmentation", "settings": network.settings}
-    metadata |= {"history": history or {}, "recipe": list(recipe)}
+    metadata |= {"history": history or {}, "recipe": list(recipe), "licence": licence_of(recipe)}
     save_weights(path, network.state_dict(), metadata, compact)
 
 

@@ -7,7 +7,7 @@ with one scale for each output channel: a quarter of the size, to fit in a repos
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -22,6 +22,7 @@ from utils.files import DISK_FULL, PROJECT, RUNS, check_room, disk_full, write_a
 SCALE = ".scale"  # "conv.weight" in int8 is accompanied by "conv.weight.scale"
 _ONLY_MIRRORED = "flip 0.5, scale 1..1, color 0"  # older checkpoints: no other augmentation
 SCALER = "scaler"  # the name of float16's gradient scaler among the parts of a checkpoint
+OWN_LICENCE, PHOTO_LICENCE = "MIT", "CC BY-NC-SA 4.0"  # of networks, see licence_of()
 METADATA = "metadata"  # the one key under which safetensors carries our JSON
 
 
@@ -104,6 +105,22 @@ def save_weights(
     # Not save_file(), whose own temporary file stays behind if the process is killed.
     content = save(tensors, metadata=header)
     write_atomically(path, lambda temporary: temporary.write_bytes(content), sole_writer=True)
+
+
+def licence_of(recipe: Sequence[dict]) -> str | None:
+    """The licence of a network that these stages of a recipe have trained; None without a stage.
+
+    Only toy streets are the project's own.  Photos may be used for no commercial purpose, which
+    holds for a network that learned from them, and for one that learned on from that.
+    """
+    if not recipe:
+        return None
+    datasets = {name for stage in recipe for name in stage["dataset"].split("+")}
+    started = recipe[0].get("start") or ()
+    files = [Path(x) for x in ([started] if isinstance(started, str) else started)]
+    files = [path for path in files if path.suffix == ".safetensors" and path.is_file()]
+    licences = {load_metadata(path).get("licence", OWN_LICENCE) for path in files}
+    return OWN_LICENCE if datasets == {"toy"} and licences <= {OWN_LICENCE} else PHOTO_LICENCE
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
