@@ -16,13 +16,13 @@ from timing import STEPS, in_turn, machine
 
 import spade
 from spade.losses import (
-    PerceptualLoss,
     feature_matching,
     hinge_discriminator,
     hinge_generator,
     kl_divergence,
     split_judgement,
 )
+from spade.perceptual import PerceptualLoss
 from spade.training import Recipe, train_spade, training_batch, xavier_start
 from utils.cache import cached
 from utils.commands import width_and_height

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 import spade
-from spade.losses import PerceptualLoss
+from spade.perceptual import PerceptualLoss
 from utils.cache import cached
 from utils.files import PROJECT
 from utils.images import u8_to_imagenet, u8_to_pm1

@@ -17,14 +17,18 @@ from utils.scenes import open_scenes
 from utils.segmentation import load_segmentation
 
 from .checkpoint import save_encoder, save_generator, start_from, take_over
-from .discriminator import MultiscaleDiscriminator
+from .discriminator import DISCRIMINATORS, MultiscaleDiscriminator, PixelDiscriminator
 from .encoder import Encoder
 from .generator import ENLARGEMENTS, SpadeGenerator
-from .losses import PerceptualLoss
+from .perceptual import PerceptualLoss
 from .styles import StyleClassifier, named_styles, style_labels
 from .training import Recipe, VariationalGenerator, train_spade, xavier_start
 
-PERCEPTUAL_LOSSES = {"none": lambda texture: None, "vgg19": PerceptualLoss.of_vgg19}
+PERCEPTUAL_LOSSES = {
+    "none": lambda texture: None,
+    "vgg19": PerceptualLoss.of_vgg19,
+    "imagenet": PerceptualLoss.of_imagenet,
+}
 
 
 def perceptual_loss(name: str, texture: float = 0.0) -> PerceptualLoss | None:
@@ -46,9 +50,15 @@ class Stage(Data, Recipe):
     grain: bool = option(False, "learned noise in every block")
     z_dim: int = option(64, "numbers in the latent; 0 for none", least=0)
     encoder_ngf: int = option(16, "width of the encoder", least=1)
-    ndf: int = option(32, "width of the discriminator", least=1)
+    discriminator: str = option("multiscale", "published, or one of every pixel", DISCRIMINATORS)
+    ndf: int = option(32, "width of the multiscale discriminator", least=1)
+    photo_size: tuple[int, int] | None = option(
+        None, "WIDTHxHEIGHT of the scenes that crops are cut from; size by default"
+    )
     perceptual: str = option(
-        "none", "none, vgg19, or weights of a segmentation network", instead=PERCEPTUAL_LOSSES
+        "none",
+        "none, vgg19, imagenet (EfficientNet-Lite0), or weights of a segmentation network",
+        instead=PERCEPTUAL_LOSSES,
     )
     texture_weight: float = option(0.0, "of textures, in the perceptual loss; not as published")
     start: tuple[str, ...] | None = option(
@@ -60,7 +70,9 @@ class Stage(Data, Recipe):
     )
 
 
-def networks_of(stage: Stage) -> tuple[VariationalGenerator, MultiscaleDiscriminator]:
+def networks_of(
+    stage: Stage,
+) -> tuple[VariationalGenerator, MultiscaleDiscriminator | PixelDiscriminator]:
     """The networks of a stage, with weights as the published recipe starts."""
     generator = SpadeGenerator(
         stage.ngf,
@@ -73,10 +85,13 @@ def networks_of(stage: Stage) -> tuple[VariationalGenerator, MultiscaleDiscrimin
         grain=stage.grain,
     )
     encoder = Encoder(stage.encoder_ngf, stage.z_dim) if stage.z_dim else None
-    networks = VariationalGenerator(generator, encoder), MultiscaleDiscriminator(stage.ndf)
-    for network in networks:
-        xavier_start(network)
-    return networks
+    network = VariationalGenerator(generator, encoder)
+    xavier_start(network)
+    if stage.discriminator == "pixel":
+        return network, PixelDiscriminator()
+    discriminator = MultiscaleDiscriminator(stage.ndf)
+    xavier_start(discriminator)
+    return network, discriminator
 
 
 def check_start(before: Stage, stage: Stage, file: str) -> None:
@@ -88,7 +103,8 @@ def check_start(before: Stage, stage: Stage, file: str) -> None:
             take_over(part, other.state_dict(), file)
         except ValueError as error:
             names = "ngf hidden max_channels upsampling size styled_layers grain z_dim encoder_ngf"
-            names = [n for n in (*names.split(), "ndf") if getattr(before, n) != getattr(stage, n)]
+            names = [*names.split(), "ndf", "discriminator"]
+            names = [n for n in names if getattr(before, n) != getattr(stage, n)]
             was, now = (", ".join(f"{n} {getattr(x, n)}" for n in names) for x in (before, stage))
             raise ValueError(f"the networks differ, with {was} there and {now} here.") from error
 
@@ -96,7 +112,8 @@ def check_start(before: Stage, stage: Stage, file: str) -> None:
 def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) -> None:
     """Train one stage and write its generator and encoder: see utils.recipes.Training."""
     train_scenes, val_scenes = (
-        open_scenes(stage.dataset, split, place.root, stage.size) for split in ("train", "val")
+        open_scenes(stage.dataset, split, place.root, size)
+        for split, size in (("train", stage.photo_size or stage.size), ("val", stage.size))
     )
     train_scenes = cached(train_scenes[: stage.scenes], place.cache)
     torch.manual_seed(stage.seed)
@@ -104,6 +121,8 @@ def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) ->
     generator, encoder, classifier = network.generator, network.encoder, None
     if stage.style_weight and encoder is not None:
         classifier = StyleClassifier(style_labels(train_scenes)[0], generator.z_dim)
+    if isinstance(discriminator, PixelDiscriminator):
+        discriminator.prepare(train_scenes)
     if stage.start not in (None, ("random",)):
         start_from([Path(x) for x in stage.start], network, discriminator, classifier)
     train_spade(

@@ -95,12 +95,25 @@ def check_styles(
     return labels
 
 
+def even_chances(scenes: Scenes) -> Tensor:
+    """How often each scene should be drawn, so that all cities are drawn equally often: (N,)."""
+    cities = [scene.city for scene in scenes]
+    return torch.tensor([1 / cities.count(city) for city in cities])
+
+
 def draw(
-    count: int, batch_size: int, z_dim: int | None, generator: torch.Generator
+    count: int,
+    batch_size: int,
+    z_dim: int | None,
+    generator: torch.Generator,
+    chances: Tensor | None = None,
 ) -> tuple[Tensor, bool, Tensor, Tensor]:
     """What is random in a batch: which of count scenes (B,), whether its edges are instances', a
     seed for each scene's augmentation (B,), and the noise of the latents (B, z_dim)."""
-    chosen = torch.randint(count, (batch_size,), generator=generator)
+    if chances is None:
+        chosen = torch.randint(count, (batch_size,), generator=generator)
+    else:
+        chosen = torch.multinomial(chances, batch_size, replacement=True, generator=generator)
     with_instances = bool(torch.rand((), generator=generator) < 0.5)
     seeds = torch.randint(2**62, (batch_size,), generator=generator)
     return chosen, with_instances, seeds, torch.randn(batch_size, z_dim or 0, generator=generator)

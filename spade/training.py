@@ -27,25 +27,19 @@ from accelerate import Accelerator
 from accelerate.state import PartialState
 from torch import Tensor, nn
 
-from spade.discriminator import MultiscaleDiscriminator
+from spade.discriminator import MultiscaleDiscriminator, PixelDiscriminator
 from spade.encoder import Encoder, sampled
 from spade.generator import SpadeGenerator
-from spade.losses import (
-    PerceptualLoss,
-    feature_matching,
-    hinge_discriminator,
-    hinge_generator,
-    kl_divergence,
-    split_judgement,
-    style_cross_entropy,
-)
+from spade.losses import kl_divergence, style_cross_entropy
 from spade.normalization import find_singular_vectors
+from spade.perceptual import PerceptualLoss
 from spade.semantics import categories, semantics
 from spade.styles import (
     CLASSIFIER_RATE,
     StyleClassifier,
     check_styles,
     draw,
+    even_chances,
     give_head_start,
 )
 from utils.augmentation import Augmentation
@@ -90,6 +84,9 @@ class Recipe:
     kl_weight: float = option(0.05, "small: z carries more; large: a random z works better")
     style_weight: float = option(0.0, "of telling city and time of day from z; not as published")
     head_start: int = option(16_000, "pictures to pre-train encoder and classifier on", least=0)
+    warm_up: int = option(0, "pictures from which the discriminator alone learns at first", least=0)
+    scale: float = option(1.0, "least share of a scene's area in a crop; 1 crops nothing")
+    even_cities: bool = option(False, "scenes of all cities are drawn equally often")
     average: float = option(0.999, "share of the weights' running mean that is kept in a step")
     seed: int = option(0, "of the scenes' order and augmentation, and of the latent's noise")
     save_every: int = option(1600, "pictures between two checkpoints", least=1)
@@ -108,7 +105,8 @@ class Recipe:
     def learning_rates(self, done: float) -> tuple[float, float]:
         """Of the generator and of the discriminator after this share of the training, 0..1."""
         rate = self.learning_rate * SCHEDULES[self.schedule](done)
-        return rate, DISCRIMINATOR_SPEED * rate
+        is_warming = done * self.pictures < self.warm_up
+        return 0.0 if is_warming else rate, DISCRIMINATOR_SPEED * rate
 
 
 PUBLISHED_RECIPE = Recipe()
@@ -162,17 +160,21 @@ def training_batch(
     z_dim: int | None = None,
     accelerator: Accelerator | None = None,
     labels: Tensor | None = None,
+    augment: Augmentation | None = None,
+    chances: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     """Random scenes, a pure function of step and seed -> semantics (B, 36, H, W), image_pm1, noise.
 
-    With labels, see style_labels(), those scenes' rows of them are a fourth tensor.
+    With labels, see style_labels(), those scenes' rows of them are a fourth tensor.  With chances,
+    (len(scenes),), scenes are drawn as often as these say.
 
-    Half of them are mirrored; half of the batches draw their edges from instances, half from the
-    label map alone, because a predicted map has no instances.  Of several processes each gets its
-    part of the batch.
+    By default half of them are mirrored; augment does more.  Half of the batches draw their edges
+    from instances, half from the label map alone, because a predicted map has no instances.  Of
+    several processes each gets its part of the batch.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-    chosen, with_instances, seeds, noise = draw(len(scenes), batch_size, z_dim, generator)
+    count = len(scenes)
+    chosen, with_instances, seeds, noise = draw(count, batch_size, z_dim, generator, chances)
     mine, device = slice(None), torch.device("cpu")
     if accelerator is not None:
         mine = slice(accelerator.process_index, None, accelerator.num_processes)
@@ -180,7 +182,7 @@ def training_batch(
     pixels = scenes.batch(chosen[mine])
     if with_instances:
         pixels = (*pixels, scenes.instance_batch(chosen[mine]))
-    augment = Augmentation(scenes.size, flip=0.5)
+    augment = augment or Augmentation(scenes.size, flip=0.5)
     image_u8, *maps = augment(*(send(x, device) for x in pixels), seeds=seeds[mine])
     planes, real_pm1 = (
         x.to(memory_format=torch.channels_last)
@@ -204,12 +206,7 @@ def generator_losses(
     """
     planes, real_pm1, noise, *labels = batch
     fake_pm1, mu, logvar = network(planes, real_pm1, noise)
-    pairs = torch.cat([fake_pm1, real_pm1])
-    fake, real = split_judgement(judge(planes.repeat(2, 1, 1, 1), pairs))
-    losses = {
-        "adversarial": hinge_generator(fake),
-        "matching": recipe.matching_weight * feature_matching(fake, real),
-    }
+    losses = judge.generator_losses(planes, fake_pm1, real_pm1, recipe)
     if perceptual is not None:
         regions = categories(planes) if perceptual.texture else None
         difference = perceptual(fake_pm1, real_pm1, regions)
@@ -260,7 +257,7 @@ def adversarial_step(
     with accelerator.autocast():
         pairs = torch.cat([fake_pm1.detach(), real_pm1])
         judgement = discriminator(planes.repeat(2, 1, 1, 1), pairs)
-        losses["discriminator"] = hinge_discriminator(*split_judgement(judgement))
+        losses["discriminator"] = judge.loss(judgement, planes)
     optimizers[1].zero_grad()
     accelerator.backward(losses["discriminator"])
     optimizers[1].step()
@@ -307,6 +304,7 @@ def run_settings(
         "pictures": "any" if recipe.schedule == "constant" else recipe.pictures,
         "scenes": f"{scenes.dataset} {len(scenes)}",
         "head_start": recipe.head_start if classifier is not None else 0,
+        "scale": None if recipe.scale == 1 else recipe.scale,
         # Settings that older checkpoints lack count as False or 0.
         "without_perceptual": perceptual is None,
         "texture_weight": 0 if perceptual is None else perceptual.texture,
@@ -316,7 +314,9 @@ def run_settings(
 def make_optimizers(learners: dict[str, nn.Module], recipe: Recipe) -> dict[str, torch.optim.Adam]:
     """Adam (0, 0.9) for the network, together with a classifier, and for the discriminator."""
     of_network, of_discriminator = (
-        torch.optim.Adam(learners[name].parameters(), rate, betas=(0.0, 0.9))
+        torch.optim.Adam(
+            (x for x in learners[name].parameters() if x.requires_grad), rate, betas=(0.0, 0.9)
+        )
         for name, rate in zip(("network", "discriminator"), recipe.learning_rates(0), strict=True)
     )
     if "classifier" in learners:
@@ -332,15 +332,19 @@ def training_steps(
     z_dim: int | None,
     accelerator: Accelerator,
     labels: Tensor | None,
+    size: tuple[int, int],
 ) -> Iterator[tuple[int, tuple[float, float], tuple[Tensor, ...]]]:
     """For each step whose losses are not there yet: the number of pictures after it, the learning
     rates, and the batch; with a progress bar that shows the losses."""
-    steps, size = recipe.pictures // recipe.batch_size, recipe.batch_size
+    steps, count = recipe.pictures // recipe.batch_size, recipe.batch_size
+    augment = Augmentation(size, flip=0.5, scale=(recipe.scale, 1))
+    chances = even_chances(scenes) if recipe.even_cities else None
     todo = range(losses.steps, steps)
     bar = progress(todo, "training", hidden=not accelerator.is_main_process)
     for step in bar:
-        batch = training_batch(scenes, step, size, recipe.seed, z_dim, accelerator, labels)
-        yield (step + 1) * size, recipe.learning_rates(step / steps), batch
+        drawn = count, recipe.seed, z_dim, accelerator, labels, augment, chances
+        batch = training_batch(scenes, step, *drawn)
+        yield (step + 1) * count, recipe.learning_rates(step / steps), batch
         bar.set_postfix_str(losses.latest, refresh=False)
 
 
@@ -371,7 +375,7 @@ def _thinned(values: list[float]) -> list[float]:
 
 def train_spade(
     generator: SpadeGenerator,
-    discriminator: MultiscaleDiscriminator,
+    discriminator: MultiscaleDiscriminator | PixelDiscriminator,
     scenes: Scenes,
     recipe: Recipe = PUBLISHED_RECIPE,
     encoder: Encoder | None = None,
@@ -415,7 +419,7 @@ def train_spade(
         for part in learners.values():
             part.train()
         for seen, rates, batch in training_steps(
-            scenes, recipe, losses, generator.z_dim, accelerator, labels
+            scenes, recipe, losses, generator.z_dim, accelerator, labels, generator.size
         ):
             for optimizer, rate in zip(optimizers, rates):
                 optimizer.param_groups[0]["lr"] = rate  # a classifier's, in group 1, stays

@@ -19,7 +19,7 @@ from torch import nn
 import spade
 from spade import styles
 from spade import training as spade_training
-from spade.losses import PerceptualLoss
+from spade.perceptual import PerceptualLoss
 from spade.styles import StyleClassifier, named_styles, style_labels
 from spade.training import Recipe, train_spade
 from utils import training

@@ -7,23 +7,32 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import spade
-from spade import losses as losses_module
+from spade import discriminator as discriminator_module
+from spade import perceptual as perceptual_module
 from spade import stages, training
 from spade.checkpoint import start_from
+from spade.discriminator import PixelDiscriminator
 from spade.losses import (
-    PerceptualLoss,
     feature_matching,
-    gram_matrices,
     hinge_discriminator,
     hinge_generator,
     kl_divergence,
     split_judgement,
     style_cross_entropy,
-    texture_difference,
 )
-from spade.styles import StyleClassifier, give_head_start, named_styles, style_labels
+from spade.perceptual import PerceptualLoss, gram_matrices, texture_difference
+from spade.semantics import codes_to_planes
+from spade.styles import (
+    StyleClassifier,
+    draw,
+    even_chances,
+    give_head_start,
+    named_styles,
+    style_labels,
+)
 from spade.training import (
     Recipe,
     VariationalGenerator,
@@ -37,7 +46,8 @@ from spade.training import (
 from utils.cache import cached
 from utils.engine import make_accelerator
 from utils.engine.averaging import RunningMean
-from utils.images import read_image, u8_to_pm1
+from utils.images import pm1_to_imagenet, read_image, u8_to_pm1
+from utils.labels import ID
 from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet
 
@@ -176,7 +186,10 @@ def test_the_perceptual_loss_adds_the_texture(segmenter):
     )
     regions = torch.rand(len(one), 3, 16, 16).round()
     assert textured(one, one, regions).item() == 0
-    expected, x, y = plain(one, other), *(losses_module.pm1_to_imagenet(p) for p in (one, other))
+    expected, x, y = (
+        plain(one, other),
+        *(pm1_to_imagenet(p) for p in (one, other)),
+    )
     for stage in plain.stages:
         x, y = stage(x), stage(y)
         expected += 2 / 3 * texture_difference(x / y.std(), y / y.std(), regions)
@@ -209,9 +222,9 @@ def test_vgg19_is_cut_where_the_recipe_cuts_it(monkeypatch):
     def random_weights(weights, instead):
         assert weights.url.endswith("vgg19-dcbb9e9d.pth") and "segmentation" in instead
         with torch.random.fork_rng():
-            return losses_module.models.vgg19().state_dict()
+            return perceptual_module.models.vgg19().state_dict()
 
-    monkeypatch.setattr(losses_module, "imagenet_weights", random_weights)
+    monkeypatch.setattr(perceptual_module, "imagenet_weights", random_weights)
     perceptual = PerceptualLoss.of_vgg19()
     convolutions = [sum(type(x).__name__ == "Conv2d" for x in stage) for stage in perceptual.stages]
     assert convolutions == [1, 2, 2, 4, 4]  # up to relu1_1, relu2_1, relu3_1, relu4_1, relu5_1
@@ -219,7 +232,7 @@ def test_vgg19_is_cut_where_the_recipe_cuts_it(monkeypatch):
     one, other = photos(0), photos(1)
     assert perceptual(one, one).item() == 0 and perceptual(one, other).item() > 0
     # By hand: the weights of the recipe, and no layer that changes another's output afterwards.
-    expected, x, y = 0.0, *(losses_module.pm1_to_imagenet(part) for part in (one, other))
+    expected, x, y = 0.0, *(pm1_to_imagenet(part) for part in (one, other))
     for stage, weight in zip(perceptual.stages, (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1), strict=True):
         x, y = stage(x), stage(y)
         expected += weight * (x - y).abs().mean().item()
@@ -227,6 +240,83 @@ def test_vgg19_is_cut_where_the_recipe_cuts_it(monkeypatch):
 
 
 # ------------------------------------------------------------------------------ the start
+
+
+# ------------------------------------------------------------------------------ every pixel
+
+
+@pytest.fixture(scope="module")
+def pixel_judge():
+    torch.manual_seed(0)
+    judge = PixelDiscriminator()
+    judge.prepare(open_scenes("streets", "train", size=(64, 32)), count=12)
+    return judge
+
+
+def test_a_pixel_discriminator_knows_what_is_usual_in_real_photos(pixel_judge):
+    scenes = open_scenes("streets", "train", size=(64, 32)).spread(12)
+    maps = pixel_judge.features(u8_to_pm1(scenes.batch(range(12))[0]))
+    assert [x.shape[1] for x in maps] == [320, 112, 40, 24, 16]
+    assert [x.shape[2] for x in maps] == [1, 2, 4, 8, 16]
+    for index, features in enumerate(maps):
+        mean, std = (getattr(pixel_judge, f"{name}_{index}") for name in ("mean", "std"))
+        torch.testing.assert_close(features.mean((0, 2, 3)), mean.flatten(), atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(
+            features.std((0, 2, 3), correction=0), std.flatten(), atol=1e-3, rtol=1e-2
+        )
+    weights = pixel_judge.class_weights
+    assert weights[0] == 0 and weights[34] == 1, "unlabeled, and fake"
+    assert weights[ID["pole"]] > weights[ID["road"]] > 0 == weights[ID["tunnel"]]
+
+
+def test_a_pixel_discriminators_losses_by_hand(pixel_judge):
+    planes = codes_to_planes(torch.full((1, 32, 32), ID["road"]))
+    scores = torch.zeros(2, 35, 32, 32)
+    scores[0, 34] = math.log(66)  # of 100: surely fake; the real one: no idea
+    road = pixel_judge.class_weights[ID["road"]].item()
+    expected = math.log(100 / 66) + road * math.log(35)
+    assert pixel_judge.loss(scores, planes).item() == pytest.approx(expected, rel=1e-5)
+    fake_pm1 = torch.zeros(1, 3, 32, 32, requires_grad=True)
+    judge = copy.deepcopy(pixel_judge).eval()
+    losses = judge.generator_losses(planes, fake_pm1, fake_pm1, Recipe())
+    assert list(losses) == ["adversarial"]
+    expected = F.cross_entropy(judge(None, fake_pm1), torch.full((1, 32, 32), ID["road"]))
+    assert losses["adversarial"].item() == pytest.approx(road * expected.item(), rel=1e-5)
+    losses["adversarial"].backward()
+    assert fake_pm1.grad.abs().sum() > 0
+
+
+def test_its_backbone_never_learns(pixel_judge):
+    judge = copy.deepcopy(pixel_judge).requires_grad_(False).requires_grad_(True).train()
+    learning = {name.split(".")[0] for name, x in judge.named_parameters() if x.requires_grad}
+    assert learning == {"laterals", "blocks", "last", "score"}
+    before = {name: x.clone() for name, x in judge.stages.state_dict().items()}
+    judge(None, torch.rand(2, 3, 32, 64)).mean().backward()
+    assert all(torch.equal(x, before[name]) for name, x in judge.stages.state_dict().items())
+
+
+def test_while_the_discriminator_warms_up_the_generator_stays(pixel_judge):
+    torch.manual_seed(0)
+    generator = spade.SpadeGenerator(2, "more", None, (64, 64), hidden=4)
+    scenes = open_scenes("streets", "train", size=(96, 96)).spread(4)
+    judge, before = copy.deepcopy(pixel_judge), copy.deepcopy(generator.state_dict())
+    recipe = Recipe(pictures=4, batch_size=2, warm_up=4, scale=0.5, even_cities=True)
+    history = train_spade(generator, judge, scenes, recipe)
+    assert len(history["discriminator"]) == 2 and "matching" not in history
+    weights = [name for name in before if name.endswith(("weight_orig", "bias"))]
+    assert all(torch.equal(before[name], generator.state_dict()[name]) for name in weights)
+    assert not torch.equal(judge.score.weight, pixel_judge.score.weight)
+    train_spade(generator, judge, scenes, replace(recipe, warm_up=2))
+    assert not all(torch.equal(before[name], generator.state_dict()[name]) for name in weights)
+
+
+def test_all_cities_are_drawn_equally_often():
+    scenes = open_scenes("streets", "train", size=(64, 32))
+    chances = even_chances(scenes)
+    generator = torch.Generator().manual_seed(0)
+    chosen = draw(len(scenes), 3000, None, generator, chances)[0]
+    share = sum(scenes.names[i].startswith("california") for i in chosen.tolist()) / 3000
+    assert 0.45 < share < 0.55, "though they are a fifth of the scenes"
 
 
 def test_xavier_start():
@@ -523,7 +613,7 @@ def test_a_loss_that_is_no_number(streets, tmp_path, monkeypatch):
             return feature_matching(*arguments) * (math.nan if len(calls) == step else 1)
 
         calls = []
-        monkeypatch.setattr(training, "feature_matching", loss)
+        monkeypatch.setattr(discriminator_module, "feature_matching", loss)
 
     diverging(step=4)
     message = r"The matching loss is nan in step 4: .*last\.pt holds the last good checkpoint"

