@@ -26,10 +26,10 @@ from spade.perceptual import PerceptualLoss
 from utils.cache import cached
 from utils.files import PROJECT
 from utils.images import u8_to_imagenet, u8_to_pm1
-from utils.labels import train_ids_to_label_ids
 from utils.metrics import SegmentationScore
 from utils.pipeline import agreement
 from utils.progress import progress
+from utils.published import load_published
 from utils.scenes import Scenes, open_scenes
 from utils.segmentation import SegmentationNet, load_segmentation
 from utils.weights import find_weights
@@ -54,27 +54,6 @@ class Features(nn.Module):
             x = stage(x)
             columns += [x.mean((2, 3)), x.std((2, 3))]
         return torch.cat(columns, dim=1)
-
-
-def segformer() -> Judge:
-    """A SegFormer-B0 trained on Cityscapes by NVIDIA, 15 MB from Hugging Face."""
-    from transformers import SegformerForSemanticSegmentation
-
-    name = "nvidia/segformer-b0-finetuned-cityscapes-1024-1024"
-    return segformer_judge(SegformerForSemanticSegmentation.from_pretrained(name).eval())
-
-
-def segformer_judge(network: nn.Module) -> Judge:
-    """Photos are enlarged fourfold for it: it was trained on large ones."""
-
-    @torch.no_grad()
-    def judge(image_u8: Tensor) -> Tensor:
-        x = F.interpolate(u8_to_imagenet(image_u8), scale_factor=4, mode="bilinear")
-        scores = network(pixel_values=x).logits  # (B, 19, H, W): a quarter of what came in
-        scores = F.interpolate(scores, size=image_u8.shape[-2:], mode="bilinear")
-        return train_ids_to_label_ids(scores.argmax(1))
-
-    return judge
 
 
 def batches(scenes: Scenes, what: str):
@@ -247,7 +226,7 @@ def main() -> None:
         path = arguments.encoder or find_weights("encoder", arguments.dataset)
         encoder = spade.load_encoder(path)
     segmenter, _ = load_segmentation(find_weights("segmentation", arguments.dataset))
-    judge = segmenter.predict if arguments.judge == "own" else segformer()
+    judge = (segmenter if arguments.judge == "own" else load_published("segformer")).predict
     features = Features(segmenter)
     distance = FrechetInceptionDistance(features if arguments.features == "own" else 2048)
     train, val = (

@@ -18,21 +18,18 @@ EXACT = "exact"  # every label means itself: toy streets, Cityscapes, maps drawn
 
 # What each name in a map may mean besides itself.  Only labels of which some data set has exact
 # examples: two labels without any could not be told apart, and would share the pixels at random.
+# And none that two common names may mean: it would be right wherever these two are hard to tell
+# apart, and be predicted there (as "parking" was when road and sidewalk both could mean it).
 _ALSO = {
     "camvid": {
-        "road": "parking",
         "building": "wall, bridge",
         "vegetation": "terrain",
         "traffic sign": "traffic light",
         "car": "truck, bus",
         "rider": "bicycle, motorcycle",
     },
-    # Maps that a network made, which often sees a road or a lawn where there is a sidewalk, and is
-    # not to be trusted with what is rare.
+    # Maps that a network made, which is not to be trusted with what is rare.
     "network": {
-        "road": "sidewalk, parking, rail track",
-        "terrain": "sidewalk, rail track",
-        "sidewalk": "parking",
         "wall": "fence, building",
         "truck": "car, bus",
         "bus": "truck, car",
