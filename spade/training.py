@@ -56,7 +56,6 @@ from utils.recipes import check_values, option
 from utils.scenes import Scenes
 
 History = dict[str, list[float]]  # of each loss one value a step, already times its weight
-DISCRIMINATOR_SPEED = 4  # times the generator's learning rate
 _POINTS = 200  # of a curve, where the history goes with the weights
 
 # How much of the learning rate is left after this share of the training, 0..1.
@@ -77,7 +76,8 @@ class Recipe:
 
     pictures: int = option(20_000, "to train on, in all, at least one batch")
     batch_size: int = option(8, "pictures a step, all processes together", least=1)
-    learning_rate: float = option(1e-4, "of Adam (0, 0.9); 4 times that: discriminator", least=0)
+    learning_rate: float = option(1e-4, "of Adam (0, 0.9), for the generator", least=0)
+    discriminator_speed: float = option(4.0, "times that rate: the discriminator's", least=0)
     schedule: str = option("linear", "linear: to 0 over the second half, or constant", SCHEDULES)
     matching_weight: float = option(10.0, "of feature matching; the adversarial loss has 1")
     perceptual_weight: float = option(10.0, "of the perceptual loss")
@@ -106,7 +106,7 @@ class Recipe:
         """Of the generator and of the discriminator after this share of the training, 0..1."""
         rate = self.learning_rate * SCHEDULES[self.schedule](done)
         is_warming = done * self.pictures < self.warm_up
-        return 0.0 if is_warming else rate, DISCRIMINATOR_SPEED * rate
+        return 0.0 if is_warming else rate, self.discriminator_speed * rate
 
 
 PUBLISHED_RECIPE = Recipe()
@@ -300,11 +300,12 @@ def run_settings(
     """What must not change between two parts of one training."""
     settings = {field.name: getattr(recipe, field.name) for field in fields(Recipe)}
     del settings["save_every"]
+    for name, value in (("scale", 1), ("discriminator_speed", 4)):  # as older checkpoints had them
+        settings[name] = None if settings[name] == value else settings[name]
     return generator.settings | settings | {
         "pictures": "any" if recipe.schedule == "constant" else recipe.pictures,
         "scenes": f"{scenes.dataset} {len(scenes)}",
         "head_start": recipe.head_start if classifier is not None else 0,
-        "scale": None if recipe.scale == 1 else recipe.scale,
         # Settings that older checkpoints lack count as False or 0.
         "without_perceptual": perceptual is None,
         "texture_weight": 0 if perceptual is None else perceptual.texture,
