@@ -171,7 +171,9 @@ def named_styles(encoder: Encoder, scenes: Scenes, batch_size: int = 32) -> dict
     """The mean latent of each city, each time of day, and each pair of them -> (z_dim,) each.
 
     Names are those of the scenes: "dusk", "Sonnental", and "Sonnental, dusk" for a pair; a data set
-    that has only one city or one time of day has no pairs.
+    that has only one city or one time of day has no pairs.  If some cities lack a time of day that
+    others have, there are only "Cambridge, day" and "Cambridge, dusk" for a city with several, and
+    "Karlsruhe" for one with a single time of day.
     """
     device = next(encoder.parameters()).device
     singles: dict[str, list[Tensor]] = {}
@@ -184,8 +186,12 @@ def named_styles(encoder: Encoder, scenes: Scenes, batch_size: int = 32) -> dict
             pairs.setdefault(pair, []).append(mu)
             for name in pair:
                 singles.setdefault(name, []).append(mu)
+    cities, times = (sorted(set(names)) for names in zip(*pairs))
     styles = {name: singles[name] for name in sorted(singles)}
-    # With one city, "Cambridge, dusk" would be "dusk" again.
-    if all(len(set(names)) > 1 for names in zip(*pairs)):
+    if len(pairs) < len(cities) * len(times):
+        several = [city for city in cities if sum(city == pair[0] for pair in pairs) > 1]
+        named = {pair: ", ".join(pair) if pair[0] in several else pair[0] for pair in pairs}
+        styles = {named[pair]: pairs[pair] for pair in sorted(pairs)}
+    elif len(cities) > 1 and len(times) > 1:  # with one city, "Cambridge, dusk" would be "dusk"
         styles |= {", ".join(pair): pairs[pair] for pair in sorted(pairs)}
     return {name: torch.stack(latents).mean(0) for name, latents in styles.items()}

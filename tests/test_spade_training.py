@@ -749,16 +749,25 @@ def test_the_labels_are_cities_and_times_of_day(streets):
 
 
 def test_styles_are_mean_latents(streets):
-    places = [("A", "noon"), ("A", "dusk"), ("B", "noon")] * 2
+    places = [("A", "noon"), ("A", "dusk"), ("B", "noon"), ("B", "dusk"), *[("A", "noon")] * 2]
     styles = named_styles(Mean(), Told(streets, places), batch_size=4)
-    assert list(styles) == ["A", "B", "dusk", "noon", "A, dusk", "A, noon", "B, noon"]
+    assert list(styles) == ["A", "B", "dusk", "noon", "A, dusk", "A, noon", "B, dusk", "B, noon"]
     colors = torch.stack([u8_to_pm1(scene.image_u8).mean((1, 2)) for scene in streets])
-    torch.testing.assert_close(styles["A"], colors[[0, 1, 3, 4]].mean(0))
-    torch.testing.assert_close(styles["noon"], colors[[0, 2, 3, 5]].mean(0))
-    torch.testing.assert_close(styles["A, dusk"], colors[[1, 4]].mean(0))
+    torch.testing.assert_close(styles["A"], colors[[0, 1, 4, 5]].mean(0))
+    torch.testing.assert_close(styles["noon"], colors[[0, 2, 4, 5]].mean(0))
+    torch.testing.assert_close(styles["A, noon"], colors[[0, 4, 5]].mean(0))
     assert list(named_styles(Mean(), Told(streets, [("A", "noon"), ("A", "dusk")] * 3))) == [
         "A", "dusk", "noon",
     ]  # fmt: skip
+
+
+def test_no_style_is_named_that_was_never_seen(streets):
+    """B was never seen at dusk: its name stands for the only time that it has."""
+    places = [("A", "noon"), ("A", "dusk"), ("B", "noon")] * 2
+    styles = named_styles(Mean(), Told(streets, places))
+    assert list(styles) == ["A, dusk", "A, noon", "B"]
+    colors = torch.stack([u8_to_pm1(scene.image_u8).mean((1, 2)) for scene in streets])
+    torch.testing.assert_close(styles["B"], colors[[2, 5]].mean(0))
 
 
 def test_styles_history_and_encoder_come_back_from_their_files(tmp_path):
