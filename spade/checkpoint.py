@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from utils.weights import licence_of, load_torch_file, load_weights, save_weights
+from utils.weights import PHOTO_LICENCE, licence_of, load_torch_file, load_weights, save_weights
 
 from .encoder import Encoder
 from .generator import SpadeGenerator
@@ -46,11 +46,12 @@ def load_generator(
                 "its weights are for; load the published weights from their .pth file."
             )
         history, recipe = metadata.pop("history", {}), metadata.pop("recipe", [])
-        metadata.pop("licence", None)
+        licence = metadata.pop("licence", None)
         settings = metadata | {"size": tuple(metadata["size"])}
         styles = {key: state_dict.pop(key) for key in list(state_dict) if key.startswith(STYLE)}
     else:
         state_dict, history, recipe, styles = _read_published(path), {}, [], {}
+        licence = PHOTO_LICENCE  # NVlabs' own for these weights
         settings = _settings_from_shapes(state_dict, path)
         settings |= {"upsampling": upsampling, "size": size}
     # On the meta device nothing is allocated or drawn at random: each weight comes from the file.
@@ -66,7 +67,7 @@ def load_generator(
             state_dict.setdefault(key, torch.tensor(0))
     _check_fit(generator, state_dict, path)
     generator.load_state_dict(state_dict, assign=True)
-    generator.history, generator.recipe = history, recipe
+    generator.history, generator.recipe, generator.licence = history, recipe, licence
     generator.styles = {key.removeprefix(STYLE): z for key, z in styles.items()}
     # The layout that convolutions on a CPU and half precision on a GPU are fastest with.
     return generator.eval().to(memory_format=torch.channels_last)
@@ -89,7 +90,7 @@ def save_generator(generator: SpadeGenerator, path: str | Path, compact: bool = 
     styles = {STYLE + name: z for name, z in generator.styles.items()}
     metadata = {"kind": KIND, **generator.settings}
     metadata |= {"history": generator.history, "recipe": generator.recipe}
-    metadata["licence"] = licence_of(generator.recipe)
+    metadata["licence"] = licence_of(generator.recipe) or generator.licence
     save_weights(path, folded.state_dict() | styles, metadata, compact)
 
 

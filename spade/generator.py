@@ -112,8 +112,8 @@ class SpadeGenerator(nn.Module):
     Attributes:
         styles: latents by name, (z_dim,) each: the cities and times of day that it was trained on.
         history: the losses of its training, see spade.training.
-        recipe: the settings of each stage of its training, see spade.training.Stage; styles,
-            history and recipe are saved with the weights.
+        recipe: the settings of each stage of its training, see spade.training.Stage; all of these
+            are saved with the weights, and so is their licence (None: not known).
 
     Raises:
         ValueError: another upsampling, a size that is no multiple of its factor, or styled_layers
@@ -154,6 +154,7 @@ class SpadeGenerator(nn.Module):
         }
         self.styles: dict[str, Tensor] = {}
         self.history: dict[str, list] = {}
+        self.licence: str | None = None
         self.recipe: list[dict] = []
         self.upsampling = upsampling
         self.z_dim = z_dim

@@ -12,7 +12,7 @@ from accelerate.state import PartialState
 
 from utils.cache import cached
 from utils.commands import exit_status
-from utils.recipes import Data, Place, Training, option
+from utils.recipes import Data, Place, Training, option, some_of
 from utils.scenes import open_scenes
 from utils.segmentation import load_segmentation
 
@@ -115,7 +115,7 @@ def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) ->
         open_scenes(stage.dataset, split, place.root, size)
         for split, size in (("train", stage.photo_size or stage.size), ("val", stage.size))
     )
-    train_scenes = cached(train_scenes[: stage.scenes], place.cache)
+    train_scenes = cached(some_of(train_scenes, stage.scenes), place.cache)
     torch.manual_seed(stage.seed)
     network, discriminator = networks_of(stage)
     generator, encoder, classifier = network.generator, network.encoder, None

@@ -1,6 +1,7 @@
 """All data sets behind one interface; what is wrong with a file is said in one sentence."""
 
 import os
+import pickle
 import shutil
 import warnings
 import zipfile
@@ -485,8 +486,10 @@ def test_streets_keep_validation_apart_from_training():
         for x in (train, val)
     ]
     assert not stems[0] & stems[1] and len(stems[1]) == 12
-    assert set(val.kinds(range(len(val)))) == {"exact"}, "scored against maps drawn by hand only"
-    assert {"exact", "network"} == set(train.kinds(range(len(train))))
+    assert set(val.map_kinds(range(len(val)))) == {"exact"}, (
+        "scored against maps drawn by hand only"
+    )
+    assert {"exact", "network"} == set(train.map_kinds(range(len(train))))
     assert {train[i].city for i in range(0, len(train), 5)} == {"Karlsruhe", "California"}
 
 
@@ -500,6 +503,29 @@ def test_a_street_that_is_listed_and_not_there(tmp_path):
         open_scenes("streets", "train", tmp_path)
 
 
+def test_scenes_csv_is_checked(tmp_path):
+    header = "photo,width,height,split,city,time_of_day,labels\n"
+    for text in (
+        header + "a.jpg,2,1,val,A,day,guessed\n",
+        "photo,split\na.jpg,val\n",
+        header + "a.jpg\n",
+    ):
+        (tmp_path / "scenes.csv").write_text(text)
+        with pytest.raises(ValueError, match=r"scenes\.csv has the line .*: expected the columns"):
+            open_scenes("streets", "val", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"scenes\.csv is not there: pass the project's"):
+        open_scenes("streets", "val", tmp_path.parent)
+
+
+def test_another_city_is_another_cache(tmp_path):
+    """City and time of day lie in the cache, too."""
+    folder = shutil.copytree(PROJECT / "data" / "streets", tmp_path / "streets")
+    before = open_scenes("streets", "val", folder).fingerprint()
+    table = (folder / "scenes.csv").read_text()
+    (folder / "scenes.csv").write_text(table.replace("Karlsruhe,day", "Durlach,day"))
+    assert open_scenes("streets", "val", folder).fingerprint() != before
+
+
 def test_joined_data_sets(camvid):
     """One after another, each with its own kind of map, and nothing of it lost in the cache."""
     joined = open_scenes("camvid+streets", "train", camvid, size=(64, 32))
@@ -509,13 +535,17 @@ def test_joined_data_sets(camvid):
     ]
     assert len(joined) == sum(map(len, parts)) and joined.dataset == "camvid+streets"
     few = joined.subset([0, len(parts[0]), len(joined) - 1])
-    assert few.kinds(range(3)) == ["camvid", *parts[1].kinds([0, len(parts[1]) - 1])]
+    assert few.map_kinds(range(3)) == ["camvid", *parts[1].map_kinds([0, len(parts[1]) - 1])]
     for scene, expected in zip(few, (parts[0][0], parts[1][0], parts[1][-1])):
         assert scene.name == expected.name and torch.equal(scene.image_u8, expected.image_u8)
         assert torch.equal(scene.label_ids, expected.label_ids)
     kept = cached(few, camvid / "cache")
-    assert kept.kinds([2, 0]) == few.kinds([2, 0]) and kept.subset([0]).kinds([0]) == ["camvid"]
+    assert kept.map_kinds([2, 0]) == few.map_kinds([2, 0]) and kept.subset([0]).map_kinds([0]) == [
+        "camvid"
+    ]
     assert torch.equal(kept.batch([1])[0][0], few[1].image_u8)
+    sent = pickle.loads(pickle.dumps(few))  # as the cache's worker processes get it
+    assert sent.map_kinds(range(3)) == few.map_kinds(range(3)) and sent[2].name == few[2].name
     assert few.fingerprint() != joined.subset([0, 1, 2]).fingerprint()
 
 
@@ -527,7 +557,7 @@ def test_what_cannot_be_opened(tmp_path):
         open_scenes("kitti", "train")
     with pytest.raises(ValueError, match=r"no data set 'kitti'"):
         open_scenes("toy+kitti", "train")
-    with pytest.raises(ValueError, match=r"streets holds no photo \(split test\)"):
+    with pytest.raises(ValueError, match=r"no test photos: take .val."):
         open_scenes("streets", "test")
     with pytest.raises(ValueError, match=r"no split 'training': expected one of train, val, test"):
         open_scenes("toy", "training")

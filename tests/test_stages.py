@@ -7,6 +7,7 @@ from killed import killed_and_resumed
 import spade
 from spade import stages as spade_stages
 from utils import scenes, stages
+from utils.recipes import read_recipe
 from utils.segmentation import SegmentationNet, load_segmentation, save_segmentation
 from utils.weights import load_weights
 
@@ -24,6 +25,7 @@ def test_every_option_of_the_segmentation_command_arrives(tmp_path, monkeypatch)
 
     def record(network, train_scenes, val_scenes, *others):
         given.update(network=network, counts=(len(train_scenes), len(val_scenes)))
+        given.update(datasets=(train_scenes.dataset, val_scenes.dataset))
         names = ("recipe", "folder", "precision", "class_weights")
         given.update(zip(names, others, strict=True))
         raise KeyboardInterrupt
@@ -32,6 +34,7 @@ def test_every_option_of_the_segmentation_command_arrives(tmp_path, monkeypatch)
     line = "--size 64x32 --scenes 3 --val-scenes 1 --backbone resnet18 --head unet --seed 5"
     line += " --freeze-backbone --epochs 7 --batch-size 2 --learning-rate 0.5 --schedule cosine"
     line += " --precision bf16 --scale 0.25 --color 0.125 --half-size 0.75 --balance 0.5"
+    line += " --dataset streets+toy --val-dataset streets --crop 128x96 --backbone-rate 0.25"
     line += f" --ignore-unlabeled --cache {tmp_path / 'cache'} --out {tmp_path / 'out'}"
     with pytest.raises(KeyboardInterrupt):
         stages.main(line.split())
@@ -41,9 +44,10 @@ def test_every_option_of_the_segmentation_command_arrives(tmp_path, monkeypatch)
     recipe = vars(given.pop("recipe"))
     expected = {
         "epochs": 7, "batch_size": 2, "learning_rate": 0.5, "schedule": "cosine", "seed": 5,
-        "half_size": 0.75, "scale": 0.25, "color": 0.125,
+        "half_size": 0.75, "scale": 0.25, "color": 0.125, "crop": (128, 96), "backbone_rate": 0.25,
     }  # fmt: skip
     assert recipe | expected == recipe
+    assert given.pop("datasets") == ("streets+toy", "streets")
     assert given == {"counts": (3, 1), "folder": tmp_path / "out", "precision": "bf16"}
 
 
@@ -303,3 +307,25 @@ def test_stages_whose_networks_differ_are_refused(tmp_path):
     message = refused(stages.main, "backbone = 'resnet18'\n" + two)
     assert 'stage "b" can\'t start from stage "1": backbone is resnet18 there and resn' in message
     assert "backbone is resnet34 there and resnet50" in refused(stages.main, two)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("crop = [1, 2]", r"crop is \[1, 2\]: expected WIDTHxHEIGHT in quotes"),
+        ('crop = "48x128"', "crop is 48x128: expected 64 or more"),
+        ('balance = "a"', "balance is 'a': expected a number"),
+        ("balance = nan", "balance is nan: expected 0 or more"),
+        ("backbone_rate = -1", "backbone_rate is -1.0: expected 0 or more"),
+        ("half_size = 2", "half_size is 2.0: expected 1 or less"),
+        ("scale = 0", "scale is 0.0: expected 0.01 or more"),
+        (
+            'val_dataset = "camvid+"',
+            r'val_dataset is .camvid\+.: expected .*several joined by "\+"',
+        ),
+    ],
+)
+def test_what_a_stage_cannot_be(line, message, tmp_path):
+    (tmp_path / "recipe.toml").write_text(line)
+    with pytest.raises(ValueError, match=message):
+        read_recipe(tmp_path / "recipe.toml", stages.Stage)

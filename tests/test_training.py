@@ -15,7 +15,7 @@ from utils.engine import make_accelerator
 from utils.engine import precision as modes
 from utils.engine.run import LossLog, Run
 from utils.labels import ID
-from utils.meanings import in_words_of, meanings
+from utils.meanings import as_named_by, kinds_to_learn, meanings_checksum, possible_labels
 from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet, load_segmentation
 from utils.training import (
@@ -57,7 +57,7 @@ class Drawn:
         indices = torch.as_tensor(indices)
         return self.image_u8[indices], self.label_ids[indices]
 
-    def kinds(self, indices):
+    def map_kinds(self, indices):
         return ["exact"] * len(indices)
 
     def first(self, count):
@@ -233,7 +233,7 @@ def test_loss_of_what_a_label_may_mean():
     scores = torch.zeros(2, 34, 1, 3)
     scores[:, ID["truck"], 0, 0] = math.log(67)
     label_ids = torch.tensor([[[ID["car"], ID["sky"], ID["unlabeled"]]]] * 2)
-    possible = meanings(["camvid", "exact"], torch.device("cpu"))
+    possible = possible_labels(["camvid", "exact"], torch.device("cpu"))
     weights = torch.ones(34)
     weights[0] = 0
     loss = pixel_loss(scores, label_ids, weights, possible).item()
@@ -243,11 +243,21 @@ def test_loss_of_what_a_label_may_mean():
     exact_only = possible[1:].expand(2, 34, 34)
     plain, same = pixel_loss(scores, label_ids), pixel_loss(scores, label_ids, possible=exact_only)
     assert plain.item() == pytest.approx(same.item())
-    assert meanings(["exact", "exact"], torch.device("cpu")) is None
+    assert possible_labels(["exact", "exact"], torch.device("cpu")) is None
 
 
 def same_kind(kind, indices):
     return [kind] * len(indices)
+
+
+def test_without_an_exact_map_every_label_means_itself():
+    """Nothing would tell CamVid's walls from its buildings, if no map did."""
+    assert kinds_to_learn(["camvid", "camvid"]) == () == kinds_to_learn(["exact"])
+    assert kinds_to_learn(["camvid", "exact"]) == ["camvid", "exact"]
+    checksums = [
+        meanings_checksum(x) for x in (["camvid"], ["camvid", "exact"], ["network", "exact"])
+    ]
+    assert checksums[0] is None and len(set(checksums)) == 3
 
 
 def test_scored_in_the_words_of_the_map(streets):
@@ -261,9 +271,9 @@ def test_scored_in_the_words_of_the_map(streets):
 
     network.forward = forward
     for kind, accuracy in (("camvid", 1), ("exact", 0)):
-        scenes.kinds = partial(same_kind, kind)
+        scenes.map_kinds = partial(same_kind, kind)
         assert evaluate(network, scenes)[1].accuracy == accuracy
-    words = in_words_of(["camvid", "network"], torch.tensor([[[truck, ID["wall"]]]] * 2))
+    words = as_named_by(["camvid", "network"], torch.tensor([[[truck, ID["wall"]]]] * 2))
     assert words.tolist() == [[[ID["car"], ID["building"]]], [[truck, ID["wall"]]]]
 
 
@@ -287,9 +297,9 @@ def test_a_backbone_at_rate_zero_stays(streets):
 
 def test_crops_have_a_size_of_their_own(streets):
     Process = namedtuple("Process", "process_index num_processes device")
-    alone, recipe = Process(0, 1, torch.device("cpu")), Recipe(crop=(32, 48), scale=0.5)
+    alone, recipe = Process(0, 1, torch.device("cpu")), Recipe(crop=(64, 96), scale=0.5)
     image_u8, label_ids = training_batch(streets, torch.arange(2), alone, recipe, 0)
-    assert image_u8.shape == (2, 3, 48, 32) and label_ids.shape == (2, 48, 32)
+    assert image_u8.shape == (2, 3, 96, 64) and label_ids.shape == (2, 96, 64)
 
 
 def test_balanced_weights(streets):

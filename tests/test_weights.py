@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from spade import load_generator, save_generator
 from utils import weights
 from utils.files import PROJECT
 from utils.scenes import open_scenes
-from utils.segmentation import SegmentationNet, save_segmentation
+from utils.segmentation import SegmentationNet, load_segmentation, save_segmentation
 from utils.training import Recipe, run_settings
 from utils.weights import (
     differing,
@@ -341,13 +342,15 @@ def test_checkpoints_of_the_first_edition_are_taken_up(written):
     }  # fmt: skip
     scenes = open_scenes("toy", "train")
     network = SegmentationNet()
-    assert differing(saved, run_settings(network, scenes, Recipe(), None)) is None
-    assert differing(saved, run_settings(network, scenes, Recipe(scale=0.3), None)) == (
+    assert differing(saved, run_settings(network, scenes, scenes, Recipe(), None)) is None
+    assert differing(saved, run_settings(network, scenes, scenes, Recipe(scale=0.3), None)) == (
         f"augmentation {written}",
         "augmentation flip 0.5, scale 0.3..1, color 0",
     )
     cropped = saved | {"augmentation": "flip 0.5, scale 0.3..1, color 0"}
-    assert differing(cropped, run_settings(network, scenes, Recipe(scale=0.3), None)) is None
+    assert (
+        differing(cropped, run_settings(network, scenes, scenes, Recipe(scale=0.3), None)) is None
+    )
 
 
 def test_the_metadata_alone(tmp_path):
@@ -363,13 +366,28 @@ def test_the_metadata_alone(tmp_path):
 
 
 def test_networks_that_saw_photos_carry_their_licence(tmp_path):
-    toy, photos = {"dataset": "toy", "start": None}, {"dataset": "camvid+streets", "start": None}
+    toy = {"name": "half", "dataset": "toy", "start": None}
+    photos = toy | {"dataset": "camvid+streets"}
     assert licence_of([]) is None and licence_of([toy]) == "MIT"
     assert licence_of([photos]) == licence_of([toy, photos]) == "CC BY-NC-SA 4.0"
     save_segmentation(SegmentationNet("resnet18"), tmp_path / "a.safetensors", recipe=[photos])
-    learned_on = {"dataset": "toy", "start": str(tmp_path / "a.safetensors")}
+    learned_on = toy | {"start": str(tmp_path / "a.safetensors")}
     assert licence_of([learned_on]) == "CC BY-NC-SA 4.0", "it has seen them before"
-    assert licence_of([{"dataset": "toy", "start": ["random"]}]) == "MIT"
+    assert licence_of([toy, learned_on]) == "CC BY-NC-SA 4.0"
+    assert licence_of([toy | {"start": ["random"]}]) == "MIT"
+    assert licence_of([toy, toy | {"start": ["half/last.pt"]}]) == "MIT", "its own first stage"
+    assert licence_of([toy | {"start": ["elsewhere/last.pt"]}]) is None, "it does not say"
+
+
+def test_a_licence_is_kept_when_a_network_is_saved_again(tmp_path):
+    source = PROJECT / "data" / "weights" / "generator_camvid.safetensors"
+    generator = load_generator(source)
+    save_generator(generator, tmp_path / "again.safetensors")
+    assert load_generator(tmp_path / "again.safetensors").licence == "CC BY-NC-SA 4.0"
+    network = SegmentationNet("resnet18")
+    network.licence = generator.licence
+    save_segmentation(network, tmp_path / "other.safetensors")
+    assert load_segmentation(tmp_path / "other.safetensors")[0].licence == "CC BY-NC-SA 4.0"
 
 
 def test_bundled_networks_that_saw_photos_say_so():

@@ -103,9 +103,10 @@ def _packaged_state(name: str, package: str) -> dict[str, Tensor]:
     """From the installed package, whose file has the same tensors in the same order as timm's
     network, under other names and without batch norm's counters."""
     module = importlib.import_module(package)
-    (file_class,) = (x for x in vars(module).values() if hasattr(x, "get_model_file_path"))
-    path = file_class.get_model_file_path()
-    tensors = [x for k, x in load_torch_file(path).items() if not k.endswith("num_batches_tracked")]
+    places = [x for x in vars(module).values() if hasattr(x, "get_model_file_path")]
+    path = places[0].get_model_file_path() if places else package
+    saved = load_torch_file(path).items() if places else ()
+    tensors = [x for key, x in saved if not key.endswith("num_batches_tracked")]
     state = timm.create_model(name).state_dict()
     keys = [key for key in state if not key.endswith("num_batches_tracked")]
     if [x.shape for x in tensors] != [state[key].shape for key in keys]:

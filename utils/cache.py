@@ -346,7 +346,7 @@ class CachedScenes(Scenes):
 
     def __init__(self, scenes: Scenes, place: Path):
         lines = (place / _FACTS).read_text(encoding="utf-8").splitlines()
-        kinds = scenes.kinds(range(len(scenes)))
+        kinds = scenes.map_kinds(range(len(scenes)))
         facts = (json.loads(line) for line in lines)
         entries = [(*f, kind, row) for row, (f, kind) in enumerate(zip(facts, kinds, strict=True))]
         super().__init__(scenes.dataset, scenes.split, scenes.size, entries)

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 from utils.archives import ZippedFile, zipped_files
+from utils.meanings import MEANINGS
 
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp")
 _OTHER_ENDINGS = tuple(  # they are named, and not read
@@ -16,6 +17,17 @@ _OTHER_ENDINGS = tuple(  # they are named, and not read
 def _is_hidden(name: str) -> bool:
     """Whether a file, or a folder around it, is hidden: a Mac's ._NAME, .DS_Store, __MACOSX ..."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+COLUMNS = {"photo", "width", "height", "split", "city", "time_of_day", "labels"}  # of scenes.csv
+
+
+def file_identity(source: Path | ZippedFile) -> tuple[int, int]:
+    """What changes when the file does; reading 11 GB to hash them would take minutes."""
+    if isinstance(source, ZippedFile):
+        return (source.size, source.crc)
+    status = source.stat()
+    return (status.st_size, status.st_mtime_ns)
 
 
 def visible_files(folder: Path) -> list[Path]:
@@ -50,10 +62,20 @@ def warn_of_unused(photos: Path, count: int, left_out: list, maps: list) -> None
 
 def listed_photos(folder: Path, split: str) -> list[tuple[Path, Path, dict[str, str]]]:
     """Each photo of a split that scenes.csv in data/streets lists, its label map, and its line."""
-    with open(folder / "scenes.csv", newline="", encoding="utf-8") as file:
-        lines = [line for line in csv.DictReader(file) if line["split"] == split]
+    table = folder / "scenes.csv"
+    if not table.is_file():
+        raise FileNotFoundError(f"{table} is not there: pass the project's folder data/streets.")
+    with open(table, newline="", encoding="utf-8-sig") as file:
+        lines = list(csv.DictReader(file))
     listed = []
     for line in lines:
+        if None in line.values() or not COLUMNS <= line.keys() or line["labels"] not in MEANINGS:
+            raise ValueError(
+                f"{table} has the line {line}: expected the columns {', '.join(sorted(COLUMNS))}, "
+                f"and one of {', '.join(MEANINGS)} as labels."
+            )
+        if line["split"] != split:
+            continue
         photo = folder / line["photo"]
         label_map = photo.parents[1] / "maps" / f"{photo.stem}.png"
         for path in (photo, label_map):

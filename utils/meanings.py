@@ -3,9 +3,10 @@
 CamVid's maps say "car" of a truck, "building" of a wall, "sign" of a traffic light.  Whoever learns
 from such a map, or is scored by it, must not be told that a truck is a car.  So the loss of a pixel
 is that of all labels together that its label may mean (utils.training.pixel_loss), and a prediction
-is scored after truck has been turned into car.
+is scored after truck has been turned into car (utils.metrics.SegmentationScore).
 """
 
+import zlib
 from collections.abc import Sequence
 
 import torch
@@ -18,6 +19,7 @@ EXACT = "exact"  # every label means itself: toy streets, Cityscapes, maps drawn
 
 # What each name in a map may mean besides itself.  Only labels of which some data set has exact
 # examples: two labels without any could not be told apart, and would share the pixels at random.
+# For the same reason a loss looks at this only where some of the training maps are exact.
 # And none that two common names may mean: it would be right wherever these two are hard to tell
 # apart, and be predicted there (as "parking" was when road and sidewalk both could mean it).
 _ALSO = {
@@ -52,14 +54,25 @@ MEANINGS = {EXACT: torch.eye(NUM_LABELS, dtype=torch.bool)} | {
 }
 
 
-def meanings(kinds: Sequence[str], device: torch.device | str) -> Tensor | None:
+def kinds_to_learn(kinds: Sequence[str]) -> Sequence[str]:
+    """The kinds of training maps that a loss looks at: none, if all are exact, or none is."""
+    return kinds if EXACT in kinds and set(kinds) != {EXACT} else ()
+
+
+def meanings_checksum(kinds: Sequence[str]) -> int | None:
+    """Another number for other meanings; None if a loss does not look at any."""
+    learned = sorted(set(kinds_to_learn(kinds)) - {EXACT})
+    return zlib.crc32(repr([_ALSO[kind] for kind in learned]).encode()) if learned else None
+
+
+def possible_labels(kinds: Sequence[str], device: torch.device) -> Tensor | None:
     """The tables of several maps -> (B, 34, 34) bool, or None if all of them are exact."""
-    if set(kinds) == {EXACT}:
+    if all(kind == EXACT for kind in kinds):
         return None
     return send(torch.stack([MEANINGS[kind] for kind in kinds]), device)
 
 
-def in_words_of(kinds: Sequence[str], label_ids: Tensor) -> Tensor:
+def as_named_by(kinds: Sequence[str], label_ids: Tensor) -> Tensor:
     """Predictions, as the maps of their scenes would call them: for CamVid a truck is a car.
 
     Args:

@@ -8,6 +8,7 @@ BoundaryScore() is used alike and says how well the outlines fit.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from utils.labels import BENCHMARK_IDS, NAMES, NUM_LABELS, check_label_ids, instance_edges
+from utils.meanings import as_named_by
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,18 @@ class SegmentationScore:
             NUM_LABELS, sync_on_compute=all_processes
         )
 
-    def update(self, predicted_ids: Tensor, true_ids: Tensor) -> None:
-        """Add label ids of one picture (H, W) or a batch (B, H, W); both of the same shape."""
+    def update(
+        self, predicted_ids: Tensor, true_ids: Tensor, map_kinds: Sequence[str] | None = None
+    ) -> None:
+        """Add label ids of one picture (H, W) or a batch (B, H, W); both of the same shape.
+
+        Args:
+            map_kinds: Scenes.map_kinds() of a batch's true maps: where CamVid's say "car", a
+                predicted truck is right.  None: every label means itself.
+        """
         _check_pair(predicted_ids, true_ids)
+        if map_kinds is not None:
+            predicted_ids = as_named_by(map_kinds, predicted_ids)
         self.confusion.to(true_ids.device).update(predicted_ids.long(), true_ids.long())
 
     def compute(self) -> SegmentationResult:

@@ -136,9 +136,9 @@ def load_pipeline(
     """Read both networks, and the encoder that takes the style from a photo.
 
     Args:
-        segmenter, generator: each the data set that it was trained on ("toy", "camvid",
-            "cityscapes"; see utils.weights.find_weights) or the path of its weights; the segmenter
-            also "segformer" or "hf:ORGANISATION/NAME", which others have published (see
+        segmenter, generator: each the data set that it was trained on ("toy", "streets",
+            "camvid", "cityscapes"; see utils.weights.find_weights) or the path of its weights; the
+            segmenter also "segformer" or "hf:ORGANISATION/NAME", which others have published (see
             utils.published; their licence is printed).
         style: "photo" draws each photo in its own style, by the encoder whose file lies beside the
             generator's; "mean" draws all of them in the mean style; or the name of one of the

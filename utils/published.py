@@ -91,8 +91,8 @@ def load_segmenter(source: str | Path) -> SegmentationNet | PublishedNet:
     """Read a segmentation network, this project's or one that others have published.
 
     Args:
-        source: a data set ("toy", "camvid", "cityscapes"; see utils.weights.find_weights), the path
-            of weights, or the name of a published network, see load_published().
+        source: a data set ("toy", "streets" ...; see utils.weights.find_weights), the path of
+            weights, or the name of a published network, see load_published().
 
     Raises FileNotFoundError if there are no such weights, and what the reader of each kind raises.
     """

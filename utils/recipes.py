@@ -32,7 +32,7 @@ from utils.commands import width_and_height
 from utils.engine.accelerator import PRECISIONS
 from utils.engine.run import CHECKPOINT
 from utils.files import write_atomically
-from utils.scenes import DATASETS
+from utils.scenes import DATASETS, Scenes
 from utils.weights import differing, load_metadata
 
 try:
@@ -58,6 +58,7 @@ def option(
     about: str,
     choices: Iterable[str] = (),
     least: float | None = None,
+    most: float | None = None,
     instead: Iterable[str] = (),
     joined: bool = False,
 ) -> typing.Any:
@@ -65,28 +66,40 @@ def option(
 
     Args:
         choices: the values that it may have; a dict in which they are looked up, for example.
-        least: the smallest number that it may be.
+        least, most: the smallest and the largest number that it may be.
         instead: for a field that names files, the words that may stand in their place.
         joined: several of the choices may be joined by "+".
     """
-    metadata = {"about": about, "choices": choices, "least": least, "instead": tuple(instead)}
-    metadata["joined"] = joined
+    metadata = {"about": about, "choices": choices, "least": least, "most": most}
+    metadata |= {"instead": tuple(instead), "joined": joined}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def check_values(stage: object) -> None:
     """Raise ValueError if a value is none of its option's choices, or too small."""
     for field in dataclasses.fields(stage):
-        choices, least = field.metadata["choices"], field.metadata["least"]
+        choices, least, most = (field.metadata[x] for x in ("choices", "least", "most"))
         value = getattr(stage, field.name)
         if value is None:
             continue
         for part in value.split("+") if field.metadata["joined"] else [value]:
             if choices and part not in choices:
                 known = ", ".join(map(str, choices))
+                known += ', or several joined by "+"' if field.metadata["joined"] else ""
                 raise ValueError(f"{field.name} is {value!r}: expected one of {known}.")
-        if least is not None and not value >= least:
-            raise ValueError(f"{field.name} is {value}: expected {least} or more.")
+        smallest = min(value) if isinstance(value, tuple) and least is not None else value
+        if least is not None and not smallest >= least:
+            raise ValueError(f"{field.name} is {_shown(value)}: expected {least} or more.")
+        if most is not None and not value <= most:
+            raise ValueError(f"{field.name} is {value}: expected {most} or less.")
+
+
+DATA = f"the data set ({', '.join(DATASETS)}), or several joined by +"
+
+
+def some_of(scenes: Scenes, count: int | None) -> Scenes:
+    """The first so many scenes, all for None; of joined data sets as many at even distances."""
+    return scenes.spread(count) if count and "+" in scenes.dataset else scenes[:count]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +107,7 @@ class Data:
     """What the stages of all trainings have: a name, and scenes."""
 
     name: str = option("1", "of the stage, and of the folder that it is trained in")
-    dataset: str = option("toy", "the data set, or several joined by +", DATASETS, joined=True)
+    dataset: str = option("toy", DATA, DATASETS, joined=True)
     size: tuple[int, int] = option((256, 128), "WIDTHxHEIGHT")
     scenes: int | None = option(None, "how many training scenes; all by default", least=1)
 

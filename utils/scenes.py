@@ -18,12 +18,12 @@ from typing import overload
 
 import torch
 
-from utils.archives import ZippedFile
 from utils.files import PROJECT
 from utils.folders import (
     NO_MAP,
     PHOTO_ENDINGS,
     existing_folder,
+    file_identity,
     listed_photos,
     not_empty,
     official_files,
@@ -129,7 +129,7 @@ class Scenes(Sequence):
         """The instance maps of several scenes -> (B, H, W) int32."""
         return torch.stack([self[int(index)].instance_ids for index in indices])
 
-    def kinds(self, indices: Iterable[int]) -> list[str]:
+    def map_kinds(self, indices: Iterable[int]) -> list[str]:
         """What the labels of several scenes' maps may mean: keys of utils.meanings.MEANINGS."""
         return [self._kind(*self._entries[int(index)]) for index in indices]
 
@@ -171,7 +171,8 @@ def open_scenes(
         split: "train", "val" or "test"; "streets" has no test photos.
         root: the data set's folder; by default data/streets, data/camvid and data/cityscapes of the
             project.  For Cityscapes the two official zip files may lie there instead of what is in
-            them.  Of several data sets joined, all but "toy" and "streets" lie there.
+            them.  Of several data sets joined it holds one folder each, of the data set's name, but
+            for "toy" and "streets".
         size: (width, height) that every scene is cropped (to its aspect) and resized to.
 
     Raises:
@@ -190,6 +191,8 @@ def open_scenes(
     if "+" in dataset:
         names = dataset.split("+")
         roots = [None if name in WITH_THE_PROJECT else root for name in names]
+        if root is not None:  # a folder of all of them
+            roots = [x and (Path(x, n) if Path(x, n).is_dir() else x) for n, x in zip(names, roots)]
         return _JoinedScenes([open_scenes(n, split, r, size) for n, r in zip(names, roots)])
     if dataset == "toy":
         return _ToyScenes(split, (width, height))
@@ -223,7 +226,7 @@ class _JoinedScenes(Scenes):
         return (scenes.dataset, scenes._identity(*scenes._entries[index]))
 
     def _kind(self, name, part, index):
-        return self._parts[part].kinds([index])[0]
+        return self._parts[part].map_kinds([index])[0]
 
 
 class _ToyScenes(Scenes):
@@ -280,14 +283,6 @@ class _FileScenes(Scenes):
         return (name, [file_identity(x) for x in sources if x is not None], *how)
 
 
-def file_identity(source: Path | ZippedFile) -> tuple[int, int]:
-    """What changes when the file does; reading 11 GB to hash them would take minutes."""
-    if isinstance(source, ZippedFile):
-        return (source.size, source.crc)
-    status = source.stat()
-    return (status.st_size, status.st_mtime_ns)
-
-
 class _CamVidScenes(_FileScenes):
     """CamVid as the SegNet tutorial ships it: folders train, trainannot, val, valannot ...
 
@@ -334,6 +329,8 @@ class _StreetsScenes(_FileScenes):
     """
 
     def __init__(self, split, size, folder):
+        if split == "test":
+            raise ValueError('"streets" has no test photos: take "val".')
         entries = []
         for photo, label_map, row in listed_photos(folder, split):
             is_wide = int(row["width"]) / int(row["height"]) >= 1.5 * size[0] / size[1]
@@ -344,6 +341,10 @@ class _StreetsScenes(_FileScenes):
 
     def _load(self, *source):
         return super()._load(*source[:-1])
+
+    def _identity(self, name, city, time_of_day, *source):
+        files = super()._identity(name, city, time_of_day, *source[:-1])
+        return (city, time_of_day, *files)
 
     def _kind(self, *source):
         return source[-1]

@@ -98,7 +98,7 @@ class SegmentationNet(nn.Module):
         if finest_stride not in STRIDES:
             raise ValueError(f"finest_stride is {finest_stride}: expected one of {STRIDES}.")
         self.settings = {"backbone": backbone, "head": head, "finest_stride": finest_stride}
-        self.is_frozen = False
+        self.is_frozen, self.licence = False, None  # the latter is that of weights from a file
         self.backbone = BACKBONES[backbone]
         if head == "unet":
             unet = smp.Unet(
@@ -174,7 +174,8 @@ def save_segmentation(
         recipe: the settings of each stage of the training, see utils.recipes.
     """
     metadata = {"kind": "segmentation", "settings": network.settings}
-    metadata |= {"history": history or {}, "recipe": list(recipe), "licence": licence_of(recipe)}
+    metadata |= {"history": history or {}, "recipe": list(recipe)}
+    metadata["licence"] = licence_of(recipe) or network.licence
     save_weights(path, network.state_dict(), metadata, compact)
 
 
@@ -197,6 +198,7 @@ def load_segmentation(path: str | Path) -> tuple[SegmentationNet, dict]:
             f"{path} does not fit a network with the settings {metadata['settings']} "
             f"({str(error).splitlines()[-1].strip()}): was it written by another version?"
         ) from error
+    network.licence = metadata.get("licence")
     return network.eval(), metadata["history"]
 
 

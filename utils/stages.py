@@ -14,7 +14,7 @@ from utils.backbones import BACKBONES
 from utils.cache import cached
 from utils.commands import exit_status
 from utils.labels import ID
-from utils.recipes import Data, Place, Training, option
+from utils.recipes import DATA, Data, Place, Training, option, some_of
 from utils.scenes import DATASETS, open_scenes
 from utils.segmentation import (
     HEADS,
@@ -34,7 +34,7 @@ class Stage(Data, Recipe):
     """One stage of a recipe file, or the options of a command: data, network and training."""
 
     val_dataset: str | None = option(
-        None, "the data set to validate with; the same by default", DATASETS, joined=True
+        None, f"to validate with, the same by default: {DATA}", DATASETS, joined=True
     )
     val_scenes: int | None = option(None, "how many to validate with; all by default", least=1)
     start: str | None = option(
@@ -46,14 +46,16 @@ class Stage(Data, Recipe):
     head: str | None = option(None, "that of the start, or else fcn", HEADS)
     finest_stride: int | None = option(None, "that of the start, or else 2", STRIDES)
     freeze_backbone: bool = option(False, "train the head alone, which is faster")
-    balance: float = option(0.0, "how much more rare classes weigh: 1 as in ENet, 0 as much as all")
+    balance: float = option(
+        0.0, "how much more rare classes weigh: 1 as in ENet, 0 not at all", least=0, most=2
+    )
     ignore_unlabeled: bool = option(False, "learn nothing from label 0")
 
 
 def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) -> None:
     """Train one stage and write its network: see utils.recipes.Training."""
     train_scenes, val_scenes = (
-        cached(open_scenes(dataset, split, place.root, stage.size)[:count], place.cache)
+        cached(some_of(open_scenes(dataset, split, place.root, stage.size), count), place.cache)
         for dataset, split, count in (
             (stage.dataset, "train", stage.scenes),
             (stage.val_dataset or stage.dataset, "val", stage.val_scenes),

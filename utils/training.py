@@ -14,7 +14,7 @@ import math
 import runpy
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from utils.engine.precision import evaluation_mode, restored
 from utils.engine.run import LossLog, Run
 from utils.images import resize_image, resize_map
 from utils.labels import NUM_LABELS
-from utils.meanings import in_words_of, meanings
+from utils.meanings import kinds_to_learn, meanings_checksum, possible_labels
 from utils.metrics import SegmentationResult, SegmentationScore
 from utils.progress import progress
 from utils.recipes import check_values, option
@@ -63,10 +63,14 @@ class Recipe:
     learning_rate: float = option(1e-4, "of Adam", least=0)
     schedule: str = option("constant", "how the rate falls over all epochs", SCHEDULES)
     backbone_rate: float = option(1.0, "rate of the backbone, as a share of that rate", least=0)
-    scale: float = option(1.0, "least share of a scene's area in a crop; 1 crops nothing")
-    crop: tuple[int, int] | None = option(None, "WIDTHxHEIGHT of a crop; the scenes' by default")
-    color: float = option(0.0, "strength of random changes of colour, 0..1")
-    half_size: float = option(0.0, "share of the batches in which scenes are halved in size, 0..1")
+    scale: float = option(
+        1.0, "least share of a scene's area in a crop; 1 crops nothing", least=0.01, most=1
+    )
+    crop: tuple[int, int] | None = option(
+        None, "WIDTHxHEIGHT that the network sees of each scene; all of it by default", least=64
+    )
+    color: float = option(0.0, "strength of random colours, below 1", least=0, most=0.99)
+    half_size: float = option(0.0, "share of batches halved in size, 0..1", least=0, most=1)
     seed: int = option(0, "of the order and the augmentation of the scenes")
 
     def __post_init__(self):
@@ -145,9 +149,17 @@ def pixel_loss(
 
 
 def training_batch(
-    scenes: Scenes, indices: Tensor, accelerator: Accelerator, recipe: Recipe, seed: int
+    scenes: Scenes,
+    indices: Tensor,
+    accelerator: Accelerator,
+    recipe: Recipe,
+    seed: int,
+    map_kinds: Sequence[str] = (),
 ) -> tuple[Tensor, ...]:
     """This process's part of a batch, augmented: a pure function of indices and seed.
+
+    Args:
+        map_kinds: of all scenes, see utils.meanings.kinds_to_learn().
 
     Returns:
         image_u8 (B, 3, H, W) and label_ids (B, H, W) on the device, and, if a label may mean
@@ -163,13 +175,21 @@ def training_batch(
     if is_halved:
         size = (image_u8.shape[-1] // 2, image_u8.shape[-2] // 2)
         image_u8, label_ids = resize_image(image_u8, size), resize_map(label_ids, size)
-    possible = meanings(scenes.kinds(indices[mine]), accelerator.device)
+    kinds = [map_kinds[index] for index in indices[mine]] if map_kinds else ()
+    possible = possible_labels(kinds, accelerator.device)
     return (image_u8, label_ids) if possible is None else (image_u8, label_ids, possible)
 
 
 def augmentation(scenes: Scenes, recipe: Recipe) -> Augmentation:
     """What happens to the training scenes: half of them are mirrored, and what the recipe says."""
-    return Augmentation(recipe.crop or scenes.size, scale=(recipe.scale, 1), color=recipe.color)
+    width, height = scenes.size
+    size = recipe.crop or scenes.size
+    if recipe.scale == 1 and size[0] * height != size[1] * width:
+        raise ValueError(
+            f"crop is {size[0]}x{size[1]} and scenes are {width}x{height}: whole scenes would be "
+            "squeezed; expected the same shape, or a scale below 1, which cuts crops out of them."
+        )
+    return Augmentation(size, scale=(recipe.scale, 1), color=recipe.color)
 
 
 def segmentation_step(
@@ -225,10 +245,10 @@ def evaluate(
         for indices in progress(mine, "validation", hidden=rank > 0):
             image_u8, label_ids = (x.to(device) for x in scenes.batch(indices))
             scores = network(image_u8)
-            kinds = scenes.kinds(indices)
-            loss = pixel_loss(scores, label_ids, possible=meanings(kinds, device))
+            kinds = scenes.map_kinds(indices)
+            loss = pixel_loss(scores, label_ids, possible=possible_labels(kinds, device))
             losses += torch.stack([loss, loss.new_ones(())]) * len(indices)  # sum, count
-            score.update(in_words_of(kinds, scores.argmax(1)), label_ids)
+            score.update(scores.argmax(1), label_ids, kinds)
     if processes > 1:
         losses = accelerator.reduce(losses, "sum")
     return (losses[0] / losses[1]).item(), score.compute()
@@ -241,10 +261,11 @@ def epoch_steps(
     shows the losses."""
     batches = epoch_batches(len(scenes), recipe.batch_size, recipe.seed, epoch)
     seed = (recipe.seed * 100_003 + epoch) * 100_003
+    kinds = kinds_to_learn(scenes.map_kinds(range(len(scenes))))
     bar = progress(batches, "training", hidden=not accelerator.is_main_process)
     for number, indices in enumerate(bar):
         rate = recipe.rate((epoch + number / len(batches)) / recipe.epochs)
-        yield rate, *training_batch(scenes, indices, accelerator, recipe, seed + number)
+        yield rate, *training_batch(scenes, indices, accelerator, recipe, seed + number, kinds)
         bar.set_postfix_str(losses.latest, refresh=False)
 
 
@@ -257,7 +278,11 @@ def parameter_groups(network: SegmentationNet, recipe: Recipe) -> list[dict]:
 
 
 def run_settings(
-    network: SegmentationNet, scenes: Scenes, recipe: Recipe, class_weights: Tensor | None
+    network: SegmentationNet,
+    scenes: Scenes,
+    val_scenes: Scenes,
+    recipe: Recipe,
+    class_weights: Tensor | None,
 ) -> dict:
     """What must not change between two parts of one training."""
     settings = {field.name: getattr(recipe, field.name) for field in fields(Recipe)}
@@ -270,6 +295,8 @@ def run_settings(
     return network.settings | settings | {
         "epochs": "any" if recipe.schedule == "constant" else recipe.epochs,
         "scenes": f"{_described(scenes)}, {len(scenes)} scenes",
+        "validation": None if val_scenes.dataset == scenes.dataset else val_scenes.dataset,
+        "meanings": meanings_checksum(scenes.map_kinds(range(len(scenes)))),
         "augmentation": None if is_plain else augmentation(scenes, recipe).settings,
         "class_weights": class_weights,
         "frozen backbone": network.is_frozen,
@@ -320,7 +347,7 @@ def train(
     weights = None if class_weights is None else class_weights.to(accelerator.device)
     optimizer = torch.optim.Adam(parameter_groups(network, recipe), lr=recipe.learning_rate)
     parts = {"network": network, "optimizer": optimizer} | scaler_of(accelerator)
-    run = Run(folder, run_settings(network, train_scenes, recipe, class_weights))
+    run = Run(folder, run_settings(network, train_scenes, val_scenes, recipe, class_weights))
     trained, optimizer = accelerator.prepare(network, optimizer)
     step = partial(segmentation_step, trained, optimizer, accelerator, weights)
     step = graphed(step, [optimizer], accelerator.device)

@@ -108,19 +108,28 @@ def save_weights(
 
 
 def licence_of(recipe: Sequence[dict]) -> str | None:
-    """The licence of a network that these stages of a recipe have trained; None without a stage.
+    """The licence of a network that these stages of a recipe have trained; None if it isn't known.
 
     Only toy streets are the project's own.  Photos may be used for no commercial purpose, which
     holds for a network that learned from them, and for one that learned on from that.
     """
-    if not recipe:
-        return None
-    datasets = {name for stage in recipe for name in stage["dataset"].split("+")}
-    started = recipe[0].get("start") or ()
-    files = [Path(x) for x in ([started] if isinstance(started, str) else started)]
-    files = [path for path in files if path.suffix == ".safetensors" and path.is_file()]
-    licences = {load_metadata(path).get("licence", OWN_LICENCE) for path in files}
-    return OWN_LICENCE if datasets == {"toy"} and licences <= {OWN_LICENCE} else PHOTO_LICENCE
+    licences = set() if recipe else {None}
+    for number, stage in enumerate(recipe):
+        is_toy = set(stage["dataset"].split("+")) == {"toy"}
+        licences.add(OWN_LICENCE if is_toy else PHOTO_LICENCE)
+        started = stage.get("start") or ()
+        for file in [started] if isinstance(started, str) else started:
+            before = {other["name"] for other in recipe[:number]}
+            if file not in ("random", "imagenet") and Path(file).parts[0] not in before:
+                licences.add(_licence_in(Path(file)))
+    if PHOTO_LICENCE in licences:
+        return PHOTO_LICENCE
+    return OWN_LICENCE if licences == {OWN_LICENCE} else None
+
+
+def _licence_in(path: Path) -> str | None:
+    is_ours = path.suffix == ".safetensors" and path.is_file()
+    return load_metadata(path).get("licence") if is_ours else None
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
