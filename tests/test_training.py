@@ -310,15 +310,12 @@ def test_scored_in_the_words_of_the_map(streets):
 
 def test_each_part_learns_at_its_share_of_the_rate():
     network = a_network()
-    optimizer = torch.optim.Adam(shares_of_rate((network.encoder, 0.25), (network.head, 1)))
-    set_rate(optimizer, 0.5)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.125, 0.5]
-    counts = [sum(x.numel() for x in group["params"]) for group in optimizer.param_groups]
-    assert sum(counts) == sum(x.numel() for x in network.parameters()) and min(counts) > 0
-    for group in optimizer.param_groups:
-        del group["share"]  # as in a checkpoint of the first edition
-    set_rate(optimizer, 0.5)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5]
+    for backbone, rates in ((0.25, [0.125, 0.5]), (1, [0.5])):
+        optimizer = torch.optim.Adam(shares_of_rate(network, backbone))
+        set_rate(optimizer, 0.5)
+        assert [group["lr"] for group in optimizer.param_groups] == rates
+        counts = [sum(x.numel() for x in group["params"]) for group in optimizer.param_groups]
+        assert sum(counts) == sum(x.numel() for x in network.parameters()) and min(counts) > 0
 
 
 def test_a_backbone_at_rate_zero_stays(streets):

@@ -344,10 +344,8 @@ def train(
     place(accelerator, network)
     train_scenes, val_scenes = (x.to(accelerator.device) for x in (train_scenes, val_scenes))
     weights = None if class_weights is None else class_weights.to(accelerator.device)
-    parts = [(network, 1)]
-    if recipe.backbone_rate != 1:
-        parts = [(network.encoder, recipe.backbone_rate), (network.head, 1)]
-    optimizer = torch.optim.Adam(shares_of_rate(*parts), lr=recipe.learning_rate)
+    shares = shares_of_rate(network, recipe.backbone_rate)
+    optimizer = torch.optim.Adam(shares, lr=recipe.learning_rate)
     parts = {"network": network, "optimizer": optimizer} | scaler_of(accelerator)
     run = Run(folder, run_settings(network, train_scenes, val_scenes, recipe, class_weights))
     trained, optimizer = accelerator.prepare(network, optimizer)
