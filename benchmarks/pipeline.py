@@ -29,13 +29,13 @@ from utils.photo_folder import Record
 from utils.pipeline import agreement, load_pipeline
 from utils.plots import PICTURES, show_grid
 from utils.progress import progress
-from utils.scenes import open_photos, open_scenes
+from utils.scenes import DATASETS, open_photos, open_scenes
 from utils.weights import find_weights
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default="toy", choices=("toy", "camvid", "cityscapes"))
+    parser.add_argument("--dataset", default="toy", choices=DATASETS)
     parser.add_argument("--root", help="the data set's folder")
     parser.add_argument("--segmenter", help="whose weights; by default the data set's")
     parser.add_argument("--generator", help="whose weights; by default the data set's")
@@ -77,7 +77,7 @@ def split(options: dict, dataset: str, root: str | None, count: int | None) -> N
         from_truth = pipeline.run(image_u8, true_ids)
         maps = (result.label_ids, result.generated_label_ids, from_truth.generated_label_ids)
         for score, label_ids in zip(scores.values(), maps):
-            score.update(label_ids.cpu(), true_ids)
+            score.update(label_ids.cpu(), true_ids, scenes.map_kinds(indices))
         shares.append(agreement(result.label_ids, result.generated_label_ids).cpu())
     shares = torch.cat(shares)
     print(scenes)

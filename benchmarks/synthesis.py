@@ -120,7 +120,7 @@ def scores_on_true_maps(
             else:  # how far one half of the real photos is from the other
                 for index, photo in zip(part.tolist(), image_u8, strict=True):
                     distance.update(photo[None], real=index < half)
-            score.update(judge(photos_u8), label_ids)
+            score.update(judge(photos_u8), label_ids, scenes.map_kinds(part))
         rows[name] = (score.compute(), distance.compute().item())
     real = rows["real photos"][0]
     print(f"{'':32}mIoU  of the real  accuracy  with void  Frechet distance")

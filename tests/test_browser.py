@@ -1,4 +1,4 @@
-"""The painter and an explorer in a real browser: what the mouse does, and what is then seen."""
+"""Painter, explorer and upload in a real browser: what the mouse does, and what is then seen."""
 
 import json
 import shutil
@@ -41,6 +41,24 @@ scenes = open_scenes("toy", "val", size=pipeline.generator.size)[:2]""",
     "classes = explore_classes(scenes, pipeline.generator)\ndisplay(classes)",
 ]
 
+UPLOAD = [
+    """\
+import sys
+sys.path.insert(0, "..")
+from utils.pipeline import load_pipeline
+from utils.plots import setup_notebook, show_grid
+from utils.upload import upload_button
+setup_notebook()
+real = load_pipeline("streets", "camvid")""",
+    """\
+def show(image_u8):
+    stages = list(vars(real.run(image_u8)).values())
+    show_grid({"photo": stages[:2], "generated": stages[2:]})
+    print("a photo of", *image_u8.shape)
+upload = upload_button(show, real.generator.size)
+display(upload)""",
+]
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -54,8 +72,9 @@ def folder(tmp_path_factory):
     (folder / "data" / "weights").symlink_to(ROOT / "data" / "weights")
     (folder / "notebooks").mkdir()
     shutil.copy(ROOT / "notebooks" / "07_paint_a_street.ipynb", folder / "notebooks")
-    explorers = new_notebook(cells=[new_code_cell(source) for source in EXPLORERS])
-    nbformat.write(clean(explorers), folder / "notebooks" / "explorers.ipynb")
+    for name, sources in (("explorers", EXPLORERS), ("upload", UPLOAD)):
+        notebook = new_notebook(cells=[new_code_cell(source) for source in sources])
+        nbformat.write(clean(notebook), folder / "notebooks" / f"{name}.ipynb")
     return folder
 
 
@@ -238,6 +257,45 @@ def test_an_explorers_slider_and_dropdown_change_its_pictures(opened):
     page.locator(".widget-dropdown", has_text="becomes").locator("select").select_option("sky")
     changed(street, before)
     assert seen(street) == explorers.python("list(png(classes.pictures['the street, changed']))")
+
+
+def test_a_photo_is_uploaded(opened, tmp_path):
+    upload = opened("upload.ipynb")
+    page = upload.page
+    button = page.get_by_role("button", name="Upload a photo")
+    pictures = page.locator(".jp-OutputArea img")
+    text = page.locator(".jp-OutputArea").first
+
+    def choose(path):
+        with page.expect_file_chooser() as chooser:
+            button.click()
+        chooser.value.set_files(path)
+
+    photo = min((ROOT / "data" / "streets" / "california" / "photos").glob("*.jpg"))
+    choose(photo)
+    pictures.wait_for()
+    assert pictures.count() == 1 and pictures.evaluate("e => e.naturalWidth") > 800
+    page.get_by_text("a photo of 3 128 256", exact=True).wait_for()
+    page.get_by_text(photo.name, exact=True).wait_for()
+
+    # another picture takes the place of the first one
+    before = pictures.evaluate("e => e.src")
+    choose(max(photo.parent.glob("*.jpg")))
+    page.wait_for_function(
+        "before => document.querySelector('.jp-OutputArea img')?.src.length > 9"
+        " && document.querySelector('.jp-OutputArea img').src !== before",
+        arg=before,
+    )
+    assert pictures.count() == 1
+
+    # a text is told from a photo, and no picture of the photo before stays beside the sentence
+    (tmp_path / "no photo.jpg").write_text("Dear diary")
+    choose(tmp_path / "no photo.jpg")
+    page.get_by_text("no photo.jpg can't be read as a picture: it is a text").wait_for()
+    assert pictures.count() == 0 and "Traceback" not in text.inner_text()
+
+    choose(photo)
+    pictures.wait_for()
 
 
 def seen(image):

@@ -84,11 +84,15 @@ def trained_twice(monkeypatch, train, is_on_gpu):
     return graphed, ordinary
 
 
+@pytest.mark.parametrize("dataset", ["toy", "streets"])  # of streets, labels may mean several
 @pytest.mark.parametrize("precision, is_on_gpu", PRECISIONS)
 def test_a_graphed_training_of_segmentation_is_an_ordinary_one(
-    tmp_path, monkeypatch, precision, is_on_gpu
+    tmp_path, monkeypatch, precision, is_on_gpu, dataset
 ):
-    scenes = [cached(open_scenes("toy", s, size=(64, 64))[:16], tmp_path) for s in ("train", "val")]
+    scenes = [
+        cached(open_scenes(dataset, split, size=(64, 64)).spread(16), tmp_path)
+        for split in ("train", "val")
+    ]
     # Whole batches and halved ones: two captures take turns.
     recipe = training.Recipe(
         epochs=8 if is_on_gpu else 3, batch_size=4, learning_rate=1e-3, half_size=0.4,
@@ -340,7 +344,8 @@ def photo_to_photo(folder: Path) -> None:
 
 def train_a_segmentation_network(folder: Path) -> None:
     scenes = [
-        cached(open_scenes("toy", s, size=(64, 64))[:8], folder / "cache") for s in ("train", "val")
+        cached(open_scenes("streets", split, size=(64, 64)).spread(8), folder / "cache")
+        for split in ("train", "val")
     ]
     for epochs in (1, 2):  # the second goes on from the first's checkpoint
         network = SegmentationNet("resnet18", "unet")

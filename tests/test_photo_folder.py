@@ -15,7 +15,8 @@ import torch
 from killed import killed_and_resumed
 
 import spade
-from utils import photo_folder
+from utils import credits, photo_folder
+from utils.credits import CREDITS, city_of, credit_of
 from utils.engine.run import JOURNAL as RESULTS
 from utils.files import PROJECT
 from utils.images import read_image, read_map, read_photo, save_image
@@ -295,6 +296,107 @@ def test_page(pipeline, photos, tmp_path):
     for photo, record in report.records.items():
         assert photo in page.text and f"{record.agreement:.1%}" in page.text
     assert str(tmp_path) not in report.page.read_text(), "the folder can be moved"
+
+
+# ----------------------------------------------------------------------------- whose photos
+
+
+@pytest.fixture
+def streets(tmp_path):
+    """A photo from California, one from Karlsruhe, both copied, and a picture of our own."""
+    bundled = [PROJECT / "data" / "streets" / f"{x}/photos" for x in ("california", "karlsruhe")]
+    if not all(folder.is_dir() for folder in bundled):
+        pytest.skip("needs data/streets")
+    (tmp_path / "streets").mkdir()
+    copies = [shutil.copy(min(folder.glob("*.jpg")), tmp_path / "streets") for folder in bundled]
+    save_image(torch.zeros(3, 40, 80, dtype=torch.uint8), tmp_path / "streets" / "own.png")
+    return [tmp_path / "streets" / name for name in (*copies, "own.png")]
+
+
+def test_who_is_credited(streets):
+    california, karlsruhe, own = streets
+    assert credit_of(california) == CREDITS["California"]
+    assert str(credit_of(california)).startswith(
+        "Drive.ai Sample Dataset (drive.ai: Brody Huval, Chih Hu, Rahul Patel), CC BY 4.0 "
+        "(https://creativecommons.org/licenses/by/4.0/); reduced in size"
+    )
+    assert credit_of(karlsruhe) == CREDITS["Karlsruhe"] and credit_of(own) is None
+    changed = california.read_bytes()[:-1] + b"x"
+    california.write_bytes(changed)
+    assert credit_of(california) is None, "the same name, but another photo"
+    renamed = karlsruhe.rename(karlsruhe.with_name("my street.jpg"))
+    assert city_of(renamed) == "Karlsruhe", "the same photo, by another name"
+
+
+def test_every_bundled_photo_has_a_credit():
+    photos = list((PROJECT / "data" / "streets").glob("*/photos/*"))
+    assert not [path for path in photos if credit_of(path) is None]
+
+
+def test_page_with_credits(pipeline, streets, tmp_path):
+    report = run_folder(pipeline, streets[0].parent, tmp_path / "out")
+    text = report.page.read_text(encoding="utf-8")
+    page = _Links()
+    page.feed(text)
+    assert text.count("<small>") == 2, "the third is not the project's"
+    for credit in CREDITS.values():
+        assert str(credit).replace(f" ({credit.licence_url})", "") in page.text
+        assert f'<a href="{credit.licence_url}">{credit.licence}</a>' in text
+    assert f'<a href="{CREDITS["Karlsruhe"].source_url}">KITTI</a>' in text
+    foot = page.text.split("own.png")[1]
+    assert "made from a photo under CC BY-NC-SA 3.0 are under the same licence" in foot
+    assert "CC BY 4.0 are under" not in foot
+    # Results stay when the photos go, and so do their credits.
+    for path in streets[:2]:
+        path.unlink()
+    run_folder(pipeline, streets[0].parent, tmp_path / "out")
+    assert report.page.read_text(encoding="utf-8") == text
+
+
+def test_page_without_credits(pipeline, streets, tmp_path):
+    for path in streets[:2]:
+        path.unlink()
+    report = run_folder(pipeline, streets[0].parent, tmp_path / "out")
+    text = report.page.read_text(encoding="utf-8")
+    assert "<small>" not in text and "licence" not in text
+    record = report.records["own.png"]
+    assert record.city is None
+
+
+def test_page_says_what_the_networks_may_be_used_for(pipeline, streets, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline.generator, "licence", "CC BY-NC-SA 4.0")
+    text = run_folder(pipeline, streets[2], tmp_path / "out").page.read_text(encoding="utf-8")
+    assert "Made by networks under CC BY-NC-SA 4.0: not for commercial use." in text
+
+
+def test_credits_are_escaped(pipeline, streets, tmp_path, monkeypatch):
+    credit = credits.Credit("A & <b>", 'C "D"', "CC <BY>", 'https://example.org/?a&"b"')
+    monkeypatch.setitem(CREDITS, "California", credit)
+    report = run_folder(pipeline, streets[0], tmp_path / "out")
+    text = report.page.read_text(encoding="utf-8")
+    assert "<small>A &amp; &lt;b&gt; (C &quot;D&quot;), <a href=" in text
+    assert '<a href="https://example.org/?a&amp;&quot;b&quot;">CC &lt;BY&gt;</a>' in text
+
+
+# ----------------------------------------------------------------------------- odd photos
+
+
+@pytest.mark.parametrize("size", [(64, 64), (8000, 200), (200, 8000), (1, 1)])
+def test_photos_of_odd_sizes_go_through(pipeline, tmp_path, size):
+    image_u8 = torch.full((3, *size[::-1]), 90, dtype=torch.uint8)
+    save_image(image_u8, tmp_path / "photos" / "odd.png")
+    report = run_folder(pipeline, tmp_path / "photos", tmp_path / "out")
+    assert report.new == 1 and not report.unreadable
+    written = report.records["odd.png"].files(tmp_path / "out")
+    assert {tuple(read_image(path).shape) for path in written} == {(3, *SIZE[::-1])}
+    assert not list((tmp_path / "out").rglob(".*.part"))
+
+
+def test_the_commands_networks_are_those_for_real_photos(pipeline, photos, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(photo_folder, "load_pipeline", lambda *x: asked.append(x) or pipeline)
+    assert photo_folder.main([str(photos), "--out", str(tmp_path / "out")]) == 0
+    assert asked == [("streets", "camvid", "photo", "exact")]
 
 
 def test_the_first_editions_command_is_the_same_one():

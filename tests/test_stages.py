@@ -35,6 +35,7 @@ def test_every_option_of_the_segmentation_command_arrives(tmp_path, monkeypatch)
     line += " --freeze-backbone --epochs 7 --batch-size 2 --learning-rate 0.5 --schedule cosine"
     line += " --precision bf16 --scale 0.25 --color 0.125 --half-size 0.75 --balance 0.5"
     line += " --dataset streets+toy --val-dataset streets --crop 128x96 --backbone-rate 0.25"
+    line += " --overlap 1.5"
     line += f" --ignore-unlabeled --cache {tmp_path / 'cache'} --out {tmp_path / 'out'}"
     with pytest.raises(KeyboardInterrupt):
         stages.main(line.split())
@@ -45,6 +46,7 @@ def test_every_option_of_the_segmentation_command_arrives(tmp_path, monkeypatch)
     expected = {
         "epochs": 7, "batch_size": 2, "learning_rate": 0.5, "schedule": "cosine", "seed": 5,
         "half_size": 0.75, "scale": 0.25, "color": 0.125, "crop": (128, 96), "backbone_rate": 0.25,
+        "overlap": 1.5,
     }  # fmt: skip
     assert recipe | expected == recipe
     assert given.pop("datasets") == ("streets+toy", "streets")

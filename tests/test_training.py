@@ -13,9 +13,11 @@ from killed import killed_and_resumed
 from utils import stages, training
 from utils.engine import make_accelerator
 from utils.engine import precision as modes
+from utils.engine.rates import set_rate, shares_of_rate
 from utils.engine.run import LossLog, Run
 from utils.labels import ID
 from utils.meanings import as_named_by, kinds_to_learn, meanings_checksum, possible_labels
+from utils.overlap import overlap_loss
 from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet, load_segmentation
 from utils.training import (
@@ -25,7 +27,6 @@ from utils.training import (
     epoch_batches,
     epoch_steps,
     evaluate,
-    parameter_groups,
     pixel_loss,
     segmentation_step,
     train,
@@ -250,6 +251,36 @@ def same_kind(kind, indices):
     return [kind] * len(indices)
 
 
+def test_overlap_by_hand():
+    """Road is seen in all 5 pixels, 4 of which are road; of two car pixels one is seen."""
+    seen = torch.tensor([[[7, 7, 7, 7], [26, 7, 7, 7]]])
+    label_ids = torch.tensor([[[7, 7, 7, 7], [26, 26, 0, 0]]])
+    scores = 40.0 * F.one_hot(seen, 34).movedim(-1, 1)
+    loss = overlap_loss(scores, label_ids).item()
+    assert loss == pytest.approx(1 - (4 / 5 + 1 / 2) / 2, abs=1e-4), "unlabeled pixels don't count"
+    trucks = torch.where(seen == 26, ID["truck"], seen)
+    scores = 40.0 * F.one_hot(trucks, 34).movedim(-1, 1)
+    camvid = possible_labels(["camvid"], torch.device("cpu"))
+    assert overlap_loss(scores, label_ids, camvid).item() == pytest.approx(loss, abs=1e-4)
+    assert overlap_loss(scores, label_ids).item() > loss + 0.2
+
+
+def test_the_overlap_is_a_part_of_the_loss(streets):
+    losses = []
+    for overlap in (0, 2):
+        history = trained(
+            a_network(),
+            streets.first(2),
+            streets.first(2),
+            epochs=1,
+            batch_size=2,
+            learning_rate=0,
+            overlap=overlap,
+        )
+        losses.append(history["train_loss"][0])
+    assert 0 < losses[1] - losses[0] <= 2
+
+
 def test_without_an_exact_map_every_label_means_itself():
     """Nothing would tell CamVid's walls from its buildings, if no map did."""
     assert kinds_to_learn(["camvid", "camvid"]) == () == kinds_to_learn(["exact"])
@@ -277,13 +308,14 @@ def test_scored_in_the_words_of_the_map(streets):
     assert words.tolist() == [[[ID["car"], ID["building"]]], [[truck, ID["wall"]]]]
 
 
-def test_the_backbone_has_a_rate_of_its_own():
+def test_each_part_learns_at_its_share_of_the_rate():
     network = a_network()
-    groups = parameter_groups(network, Recipe(backbone_rate=0.25))
-    assert [group["share"] for group in groups] == [0.25, 1.0]
-    counts = [sum(x.numel() for x in group["params"]) for group in groups]
-    assert counts[0] == sum(x.numel() for x in network.encoder.parameters())
-    assert sum(counts) == sum(x.numel() for x in network.parameters())
+    for backbone, rates in ((0.25, [0.125, 0.5]), (1, [0.5])):
+        optimizer = torch.optim.Adam(shares_of_rate(network, backbone))
+        set_rate(optimizer, 0.5)
+        assert [group["lr"] for group in optimizer.param_groups] == rates
+        counts = [sum(x.numel() for x in group["params"]) for group in optimizer.param_groups]
+        assert sum(counts) == sum(x.numel() for x in network.parameters()) and min(counts) > 0
 
 
 def test_a_backbone_at_rate_zero_stays(streets):

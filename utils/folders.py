@@ -62,6 +62,8 @@ def warn_of_unused(photos: Path, count: int, left_out: list, maps: list) -> None
 
 def listed_photos(folder: Path, split: str) -> list[tuple[Path, Path, dict[str, str]]]:
     """Each photo of a split that scenes.csv in data/streets lists, its label map, and its line."""
+    if split == "test":
+        raise ValueError('"streets" has no test photos: take "val".')
     table = folder / "scenes.csv"
     if not table.is_file():
         raise FileNotFoundError(f"{table} is not there: pass the project's folder data/streets.")

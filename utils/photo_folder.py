@@ -6,8 +6,10 @@ From a shell, where the same command goes on after an interruption:
 
     python -m utils.photo_folder PHOTOS --out DIR
 
-In the output folder, each photo has one file under its own name in each of FOLDERS, and a line in
-results.jsonl as soon as all of these are on the disk.  The next call does the photos without one.
+Unless it is told otherwise, the command takes the two bundled networks that were trained on real
+photos.  In the output folder, each photo has one file under its own name in each of FOLDERS, and a
+line in results.jsonl as soon as all of these are on the disk.  The next call does the photos
+without one.
 """
 
 import argparse
@@ -28,8 +30,10 @@ import torch
 from torch import Tensor
 
 from utils.commands import exit_status
+from utils.credits import CREDITS, city_of
 from utils.engine import Run
 from utils.files import DISK_FULL, disk_full, usable_cores, write_atomically
+from utils.folders import file_identity
 from utils.images import read_photo, save_image
 from utils.labels import BENCHMARK_IDS, COLORS, NAMES, label_ids_to_colors
 from utils.pipeline import (
@@ -41,7 +45,8 @@ from utils.pipeline import (
     load_pipeline,
 )
 from utils.progress import progress
-from utils.scenes import file_identity, open_photos
+from utils.scenes import open_photos
+from utils.weights import OWN_LICENCE
 
 # All of them PNG: what the network saw in a generated photo can be seen in the saved one, too.
 FOLDERS = {
@@ -67,12 +72,14 @@ class Record:
         identity: what changes when that file does.
         name: the name of its results in FOLDERS, without .png.
         agreement: share of the pixels with the same label in both maps.
+        city: of a photo that came with the project, for CREDITS; None for all others.
     """
 
     photo: str
     identity: list[int]
     name: str
     agreement: float
+    city: str | None = None
 
     def files(self, out: Path) -> list[Path]:
         return [out / folder / f"{self.name}.png" for folder in FOLDERS]
@@ -144,7 +151,8 @@ def run_folder(
         path.name: f"{path} is no JPEG, PNG or WebP file: save it as one of these first."
         for path in opened.left_out
     }
-    _write_page(out, size, records, unreadable)
+    terms = _terms(pipeline)
+    _write_page(out, size, records, unreadable, terms)
     written = time.perf_counter()
     bar = progress(None, "photos", total=len(paths), done=len(paths) - len(todo))
     try:
@@ -155,11 +163,11 @@ def run_folder(
             new += len(done)
             bar.update(len(done))
             if time.perf_counter() - written > PAGE_SECONDS:
-                _write_page(out, size, records, unreadable)
+                _write_page(out, size, records, unreadable, terms)
                 written = time.perf_counter()
     finally:
         bar.close()
-        _write_page(out, size, records, unreadable)
+        _write_page(out, size, records, unreadable, terms)
     seconds = time.perf_counter() - start
     return FolderReport(records, new, seconds, unreadable, out / PAGE)
 
@@ -287,7 +295,8 @@ def _run_batch(
     with ThreadPoolExecutor(usable_cores(), "picture writer") as writers:
         for photo, share, *stages in zip(batch, shares, *(stage.cpu() for stage in pictures)):
             name = _result_name(photo.path, taken)
-            record = Record(photo.path.name, photo.identity, name, round(share, 4))
+            city = city_of(photo.path)
+            record = Record(photo.path.name, photo.identity, name, round(share, 4), city)
             files = [writers.submit(save_image, *x) for x in zip(stages, record.files(out))]
             writing.append((photo.path, record, files))
     for path, record, files in writing:
@@ -340,7 +349,11 @@ def _not_writable(folder: Path, error: OSError) -> OSError:
 
 
 def _write_page(
-    out: Path, size: tuple[int, int], records: dict[str, Record], unreadable: dict[str, str]
+    out: Path,
+    size: tuple[int, int],
+    records: dict[str, Record],
+    unreadable: dict[str, str],
+    terms: Sequence[str] = (),
 ) -> None:
     page = _PAGE.format(
         ratio=f"{size[0]} / {size[1]}",  # known before a picture is loaded, so nothing jumps
@@ -349,6 +362,7 @@ def _write_page(
         legend="".join(_legend(label) for label in BENCHMARK_IDS),
         headings="".join(f'<th title="{html.escape(FOLDERS[x])}">{_heading(x)}' for x in SHOWN),
         rows="\n".join(_row(records[photo]) for photo in sorted(records)),
+        licences="".join(f"<p>{line}</p>" for line in (*_share_alike(records), *terms)),
     )
     # A name from an old archive may hold bytes that are no letter of UTF-8.
     data = page.encode("utf-8", errors="replace")
@@ -374,10 +388,48 @@ def _legend(label: int) -> str:
 def _row(record: Record) -> str:
     cells = "".join(
         f'<td><a href="{link}"><img loading="lazy" src="{link}" alt="{_heading(folder)}"></a>'
+        + (_credit(record) if folder == "photos" else "")
         for folder in SHOWN
         for link in [quote(os.fsencode(f"{folder}/{record.name}.png"))]
     )
     return f"<tr><th>{html.escape(record.photo)}<br><b>{record.agreement:.1%}</b>{cells}"
+
+
+def _credit(record: Record) -> str:
+    """A line below a photo that came with the project; nothing below any other."""
+    credit = CREDITS.get(record.city)
+    if credit is None:
+        return ""
+    text = html.escape(str(credit))
+    address = html.escape(f"{credit.licence} ({credit.licence_url})")
+    text = text.replace(address, _link(credit.licence, credit.licence_url))
+    text = text.replace(html.escape(credit.source), _link(credit.source, credit.source_url), 1)
+    return f"<small>{text}</small>"
+
+
+def _link(text: str, url: str | None) -> str:
+    return f'<a href="{html.escape(url)}">{html.escape(text)}</a>' if url else html.escape(text)
+
+
+def _share_alike(records: dict[str, Record]) -> list[str]:
+    """A sentence for each licence that holds for what is made from a photo, too."""
+    credits = {CREDITS[record.city] for record in records.values() if record.city in CREDITS}
+    return [
+        f"Maps and pictures that are made from a photo under {_link(x.licence, x.licence_url)} "
+        "are under the same licence: not for commercial use."
+        for x in sorted(credits, key=str)
+        if "NC-SA" in x.licence
+    ]
+
+
+def _terms(pipeline: Pipeline) -> list[str]:
+    """A sentence for the licence of the networks, if it restricts what they may be used for."""
+    networks = (pipeline.segmenter, pipeline.generator)
+    licences = {getattr(network, "licence", None) for network in networks} - {None, OWN_LICENCE}
+    return [
+        f"Made by networks under {html.escape(licence)}: not for commercial use."
+        for licence in sorted(licences)
+    ]
 
 
 _PAGE = """<!DOCTYPE html>
@@ -389,10 +441,11 @@ _PAGE = """<!DOCTYPE html>
 body {{ font: 15px system-ui, sans-serif; margin: 1em auto; max-width: 1400px; padding: 0 1em }}
 table {{ border-collapse: collapse; width: 100%; table-layout: fixed }}
 th {{ font-weight: normal; text-align: left; padding: 2px 6px; overflow-wrap: anywhere }}
-td {{ padding: 2px }}
+td {{ padding: 2px; vertical-align: top }}
 img {{ width: 100%; aspect-ratio: {ratio}; display: block; background: #ddd }}
 td:nth-child(odd) img {{ image-rendering: pixelated }}
 span {{ display: inline-block; margin-right: 1em }}
+small {{ display: block; line-height: 1.2; color: #555 }}
 i {{ display: inline-block; width: 1em; height: 1em; margin-right: .3em; vertical-align: -2px }}
 </style>
 <h1>Photo, map, photo, map</h1>
@@ -405,6 +458,7 @@ maps.  Click a picture to see it alone; maps of label ids lie in <code>label_ids
 <tr><th style="width: 14%">{headings}
 {rows}
 </table>
+{licences}
 </html>
 """
 
@@ -421,9 +475,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("photos", type=Path, help="a folder of JPEG, PNG or WebP photos, or one")
     parser.add_argument("--out", type=Path, required=True, help="folder for pictures and page")
-    named = "a data set (toy, camvid, cityscapes) or a file of weights"
-    parser.add_argument("--segmenter", default="toy", help=named)
-    parser.add_argument("--generator", default="toy", help=named)
+    named = "what it was trained on, or a file of weights"
+    parser.add_argument(
+        "--segmenter",
+        default="streets",
+        help=f"{named}: streets (the default), camvid, toy; or a published network, "
+        "segformer or hf:ORGANISATION/NAME",
+    )
+    parser.add_argument(
+        "--generator", default="camvid", help=f"{named}: camvid (the default), toy, cityscapes ..."
+    )
     parser.add_argument(
         "--style",
         default=PHOTO_STYLE,

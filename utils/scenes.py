@@ -171,8 +171,7 @@ def open_scenes(
         split: "train", "val" or "test"; "streets" has no test photos.
         root: the data set's folder; by default data/streets, data/camvid and data/cityscapes of the
             project.  For Cityscapes the two official zip files may lie there instead of what is in
-            them.  Of several data sets joined it holds one folder each, of the data set's name, but
-            for "toy" and "streets".
+            them.  Of several data sets, it is that of the one that is neither "toy" nor "streets".
         size: (width, height) that every scene is cropped (to its aspect) and resized to.
 
     Raises:
@@ -191,8 +190,6 @@ def open_scenes(
     if "+" in dataset:
         names = dataset.split("+")
         roots = [None if name in WITH_THE_PROJECT else root for name in names]
-        if root is not None:  # a folder of all of them
-            roots = [x and (Path(x, n) if Path(x, n).is_dir() else x) for n, x in zip(names, roots)]
         return _JoinedScenes([open_scenes(n, split, r, size) for n, r in zip(names, roots)])
     if dataset == "toy":
         return _ToyScenes(split, (width, height))
@@ -329,8 +326,6 @@ class _StreetsScenes(_FileScenes):
     """
 
     def __init__(self, split, size, folder):
-        if split == "test":
-            raise ValueError('"streets" has no test photos: take "val".')
         entries = []
         for photo, label_map, row in listed_photos(folder, split):
             is_wide = int(row["width"]) / int(row["height"]) >= 1.5 * size[0] / size[1]

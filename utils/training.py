@@ -28,11 +28,13 @@ from utils.augmentation import Augmentation
 from utils.engine.accelerator import make_accelerator, place, scaler_of
 from utils.engine.graphs import graphed, send
 from utils.engine.precision import evaluation_mode, restored
+from utils.engine.rates import set_rate, shares_of_rate
 from utils.engine.run import LossLog, Run
 from utils.images import resize_image, resize_map
 from utils.labels import NUM_LABELS
 from utils.meanings import kinds_to_learn, meanings_checksum, possible_labels
 from utils.metrics import SegmentationResult, SegmentationScore
+from utils.overlap import overlap_loss
 from utils.progress import progress
 from utils.recipes import check_values, option
 from utils.scenes import Scenes
@@ -70,6 +72,7 @@ class Recipe:
         None, "WIDTHxHEIGHT that the network sees of each scene; all of it by default", least=64
     )
     color: float = option(0.0, "strength of random colours, below 1", least=0, most=0.99)
+    overlap: float = option(0.0, "weight of each class's overlap, beside the pixels'", least=0)
     half_size: float = option(0.0, "share of batches halved in size, 0..1", least=0, most=1)
     seed: int = option(0, "of the order and the augmentation of the scenes")
 
@@ -200,6 +203,7 @@ def segmentation_step(
     image_u8: Tensor,
     label_ids: Tensor,
     possible: Tensor | None = None,
+    overlap: float = 0.0,
 ) -> Tensor:
     """One step of training: forward, loss, backward, step.
 
@@ -212,7 +216,10 @@ def segmentation_step(
     Returns:
         The loss, a scalar.
     """
-    loss = pixel_loss(network(image_u8), label_ids, class_weights, possible)
+    scores = network(image_u8)
+    loss = pixel_loss(scores, label_ids, class_weights, possible)
+    if overlap:
+        loss = loss + overlap * overlap_loss(scores, label_ids, possible)
     optimizer.zero_grad()
     accelerator.backward(loss)
     optimizer.step()
@@ -267,14 +274,6 @@ def epoch_steps(
         rate = recipe.rate((epoch + number / len(batches)) / recipe.epochs)
         yield rate, *training_batch(scenes, indices, accelerator, recipe, seed + number, kinds)
         bar.set_postfix_str(losses.latest, refresh=False)
-
-
-def parameter_groups(network: SegmentationNet, recipe: Recipe) -> list[dict]:
-    """What the optimizer changes; "share" of each group is multiplied with the learning rate."""
-    if recipe.backbone_rate == 1:
-        return [{"params": network.parameters(), "share": 1.0}]
-    parts = (network.encoder, recipe.backbone_rate), (network.head, 1.0)
-    return [{"params": part.parameters(), "share": share} for part, share in parts]
 
 
 def run_settings(
@@ -345,11 +344,14 @@ def train(
     place(accelerator, network)
     train_scenes, val_scenes = (x.to(accelerator.device) for x in (train_scenes, val_scenes))
     weights = None if class_weights is None else class_weights.to(accelerator.device)
-    optimizer = torch.optim.Adam(parameter_groups(network, recipe), lr=recipe.learning_rate)
+    shares = shares_of_rate(network, recipe.backbone_rate)
+    optimizer = torch.optim.Adam(shares, lr=recipe.learning_rate)
     parts = {"network": network, "optimizer": optimizer} | scaler_of(accelerator)
     run = Run(folder, run_settings(network, train_scenes, val_scenes, recipe, class_weights))
     trained, optimizer = accelerator.prepare(network, optimizer)
-    step = partial(segmentation_step, trained, optimizer, accelerator, weights)
+    step = partial(
+        segmentation_step, trained, optimizer, accelerator, weights, overlap=recipe.overlap
+    )
     step = graphed(step, [optimizer], accelerator.device)
     with restored(accelerator, [trained], [optimizer]):
         history = run.load(parts) or {key: [] for key in HISTORY_KEYS}
@@ -357,8 +359,7 @@ def train(
             start, losses = time.perf_counter(), LossLog(accelerator, run, f" of epoch {epoch + 1}")
             trained.train()
             for rate, *batch in epoch_steps(train_scenes, recipe, epoch, accelerator, losses):
-                for group in optimizer.param_groups:
-                    group["lr"] = rate * group.get("share", 1)  # older checkpoints have none
+                set_rate(optimizer, rate)
                 losses.add({"training": step(*batch)})
             train_loss = losses.means()["training"]
             val_loss, result = evaluate(network, val_scenes, recipe.batch_size, accelerator)

@@ -1,0 +1,67 @@
+"""Who made the real photos that come with the project, and under which licence they are.
+
+credit_of("my photos/california_0026.jpg")  # None, unless it is one of the project's photos
+CREDITS["Karlsruhe"]                        # by city, as in Scene.city
+"""
+
+import csv
+import filecmp
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.files import PROJECT
+
+STREETS = PROJECT / "data" / "streets"
+
+
+@dataclass(frozen=True)
+class Credit:
+    """What must be said wherever a photo is shown; str() is all of it."""
+
+    source: str
+    authors: str
+    licence: str
+    licence_url: str
+    source_url: str | None = None
+    changes: str = (
+        "reduced in size and cropped, faces and number plates blurred where they could be read"
+    )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source} ({self.authors}), {self.licence} ({self.licence_url}); {self.changes}"
+        )
+
+
+CREDITS = {
+    "California": Credit(
+        "Drive.ai Sample Dataset",
+        "drive.ai: Brody Huval, Chih Hu, Rahul Patel",
+        "CC BY 4.0",
+        "https://creativecommons.org/licenses/by/4.0/",
+    ),
+    "Karlsruhe": Credit(
+        "KITTI",
+        "Geiger, Lenz, Urtasun, CVPR 2012; semantic labels: Alhaija et al., IJCV 2018",
+        "CC BY-NC-SA 3.0",
+        "https://creativecommons.org/licenses/by-nc-sa/3.0/",
+        "https://www.cvlibs.net/datasets/kitti",
+    ),
+}
+
+
+def city_of(path: str | Path) -> str | None:
+    """The city of a photo that is in data/streets too, whatever its name; None for others."""
+    size = Path(path).stat().st_size
+    with open(STREETS / "scenes.csv", newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    for line in lines:
+        bundled = STREETS / line["photo"]
+        if bundled.stat().st_size == size and filecmp.cmp(path, bundled, shallow=False):
+            return line["city"]
+    return None
+
+
+def credit_of(path: str | Path) -> Credit | None:
+    """Who is to be credited for a photo; None if it did not come with the project."""
+    return CREDITS.get(city_of(path))
