@@ -17,10 +17,11 @@ from utils.scenes import open_scenes
 from utils.segmentation import load_segmentation
 
 from .checkpoint import save_encoder, save_generator, start_from, take_over
-from .discriminator import DISCRIMINATORS, MultiscaleDiscriminator, PixelDiscriminator
+from .discriminator import MultiscaleDiscriminator
 from .encoder import Encoder
 from .generator import ENLARGEMENTS, SpadeGenerator
 from .perceptual import PerceptualLoss
+from .pixel_discriminator import PixelDiscriminator
 from .styles import StyleClassifier, named_styles, style_labels
 from .training import Recipe, VariationalGenerator, train_spade, xavier_start
 
@@ -29,6 +30,7 @@ PERCEPTUAL_LOSSES = {
     "vgg19": PerceptualLoss.of_vgg19,
     "imagenet": PerceptualLoss.of_imagenet,
 }
+DISCRIMINATORS = ("multiscale", "pixel")
 
 
 def perceptual_loss(name: str, texture: float = 0.0) -> PerceptualLoss | None:

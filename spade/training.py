@@ -27,12 +27,13 @@ from accelerate import Accelerator
 from accelerate.state import PartialState
 from torch import Tensor, nn
 
-from spade.discriminator import MultiscaleDiscriminator, PixelDiscriminator
+from spade.discriminator import MultiscaleDiscriminator
 from spade.encoder import Encoder, sampled
 from spade.generator import SpadeGenerator
 from spade.losses import kl_divergence, style_cross_entropy
 from spade.normalization import find_singular_vectors
 from spade.perceptual import PerceptualLoss
+from spade.pixel_discriminator import PixelDiscriminator
 from spade.semantics import categories, semantics
 from spade.styles import (
     CLASSIFIER_RATE,

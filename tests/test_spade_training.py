@@ -14,7 +14,6 @@ from spade import discriminator as discriminator_module
 from spade import perceptual as perceptual_module
 from spade import stages, training
 from spade.checkpoint import start_from
-from spade.discriminator import PixelDiscriminator
 from spade.losses import (
     feature_matching,
     hinge_discriminator,
@@ -24,6 +23,7 @@ from spade.losses import (
     style_cross_entropy,
 )
 from spade.perceptual import PerceptualLoss, gram_matrices, texture_difference
+from spade.pixel_discriminator import PixelDiscriminator
 from spade.semantics import codes_to_planes
 from spade.styles import (
     StyleClassifier,

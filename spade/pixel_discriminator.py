@@ -1,0 +1,160 @@
+"""A discriminator that judges every pixel, on the features of a network that knows ImageNet."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from utils.backbones import BACKBONES
+from utils.images import pm1_to_imagenet, u8_to_pm1
+from utils.labels import NUM_LABELS
+from utils.progress import progress
+from utils.scenes import Scenes
+
+from .losses import label_cross_entropy
+from .normalization import SpectralNormConv2d
+from .semantics import LABEL_PLANES
+
+FAKE = NUM_LABELS  # the answer of a PixelDiscriminator that no label map holds
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut, all with spectral norm."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.conv_0 = SpectralNormConv2d(in_channels, out_channels, kernel_size=3, padding=1)
+        self.conv_1 = SpectralNormConv2d(out_channels, out_channels, kernel_size=3, padding=1)
+        self.conv_s = SpectralNormConv2d(in_channels, out_channels, kernel_size=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv_0(F.leaky_relu(x, 0.2))
+        return self.conv_s(x) + self.conv_1(F.leaky_relu(y, 0.2))
+
+
+class PixelDiscriminator(nn.Module):
+    """Sorts every pixel of a photo into one of the 34 labels, or "fake".
+
+    It is not shown the label map: a generated pixel passes if it looks like what the map says.  The
+    features of a frozen ImageNet network are the encoder of a U-Net, whose decoder learns.
+
+    Args:
+        backbone: one of the EfficientNet-Lites in utils.backbones.BACKBONES.
+        widths: of the decoder, at strides 32, 16, 8, 4, 2 and 1.
+
+    Sources: Schoenfeld et al., ICLR 2021, arXiv:2012.04781 (labels and "fake", class weights);
+    Sauer et al., NeurIPS 2021, arXiv:2111.01007 (frozen EfficientNet-Lite features); Sushko et al.,
+    arXiv:2312.13314 (both together, features brought to one scale).
+    """
+
+    def __init__(
+        self,
+        backbone: str = "efficientnet_lite0",
+        widths: Sequence[int] = (192, 128, 96, 64, 48, 48),
+    ):
+        super().__init__()
+        self.backbone = BACKBONES[backbone]
+        self.stages = nn.ModuleList(self.backbone.stages())
+        channels = self.backbone.channels()[::-1]  # at strides 32 .. 2
+        for index, count in enumerate(channels):
+            self.register_buffer(f"mean_{index}", torch.zeros(count, 1, 1))
+            self.register_buffer(f"std_{index}", torch.ones(count, 1, 1))
+        self.register_buffer("class_weights", torch.ones(FAKE + 1))
+        self.laterals = nn.ModuleList(
+            nn.Conv2d(count, width, 1) for count, width in zip(channels, widths)
+        )
+        inputs = [widths[0], *widths[:4]]
+        self.blocks = nn.ModuleList(ResidualBlock(*pair) for pair in zip(inputs, widths[:5]))
+        self.last = ResidualBlock(widths[4] + 3, widths[5])
+        self.score = nn.Conv2d(widths[5], FAKE + 1, 1)
+        self.requires_grad_(True)
+
+    def requires_grad_(self, requires_grad: bool = True) -> "PixelDiscriminator":
+        """As in torch, but the backbone never learns."""
+        super().requires_grad_(requires_grad)
+        self.stages.requires_grad_(False)
+        return self
+
+    def train(self, mode: bool = True) -> "PixelDiscriminator":
+        """As in torch, but the backbone stays in evaluation mode."""
+        super().train(mode)
+        self.stages.eval()
+        return self
+
+    def features(self, image_pm1: Tensor) -> list[Tensor]:
+        """image_pm1 (B, 3, H, W) -> the backbone's feature maps at strides 32 .. 2."""
+        x, maps = pm1_to_imagenet(image_pm1, self.backbone.mean, self.backbone.std), []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps[::-1]
+
+    def forward(self, planes: Tensor | None, image_pm1: Tensor) -> Tensor:
+        """image_pm1 (B, 3, H, W), H and W multiples of 32 -> scores (B, 35, H, W).
+
+        planes are not looked at: they are what the other discriminator is given.
+        """
+        x = None
+        maps = self.features(image_pm1)
+        for index, (features, lateral, block) in enumerate(zip(maps, self.laterals, self.blocks)):
+            mean, std = getattr(self, f"mean_{index}"), getattr(self, f"std_{index}")
+            if x is not None:
+                x = F.interpolate(x, scale_factor=2, mode="nearest")
+                x = block(x)
+            skip = lateral((features - mean) / std)
+            x = block(skip) if x is None else x + skip  # (B, width, H/s, W/s)
+        x = F.interpolate(x, scale_factor=2, mode="nearest")
+        x = self.last(torch.cat([x, image_pm1], dim=1))  # (B, width, H, W)
+        return self.score(F.leaky_relu(x, 0.2))  # (B, 35, H, W)
+
+    def generator_losses(
+        self, planes: Tensor, fake_pm1: Tensor, real_pm1: Tensor, recipe
+    ) -> dict[str, Tensor]:
+        """As of the other discriminator: every pixel should be taken for what the map says."""
+        labels = planes[:, :LABEL_PLANES].argmax(1)
+        scores = self(None, fake_pm1)
+        return {"adversarial": label_cross_entropy(scores, labels, self.class_weights)}
+
+    def loss(self, judgement: Tensor, planes: Tensor) -> Tensor:
+        """As of the other discriminator."""
+        fake, real = judgement.chunk(2)
+        labels = planes[:, :LABEL_PLANES].argmax(1)
+        return label_cross_entropy(
+            fake, torch.full_like(labels, FAKE), self.class_weights
+        ) + label_cross_entropy(real, labels, self.class_weights)
+
+    @torch.no_grad()
+    def prepare(self, scenes: Scenes, count: int = 200) -> None:
+        """Take ImageNet's weights, and learn what is usual in real photos.
+
+        Each channel's mean and deviation, so that no feature map outweighs the others; and how
+        frequent each label is: its weight is the root of the inverse, 0 for unlabeled pixels.
+
+        Args:
+            scenes: real ones; as many as count are looked at.
+        """
+        for stage, pretrained in zip(self.stages, self.backbone.stages(pretrained=True)):
+            stage.load_state_dict(pretrained.state_dict())
+        self.stages.eval()
+        device = self.score.weight.device
+        sums: list[Tensor] = []
+        counts = torch.zeros(NUM_LABELS, dtype=torch.double)
+        some = scenes.spread(count)
+        for indices in progress(torch.arange(len(some)).split(8), "features of real photos"):
+            image_u8, label_ids = some.batch(indices)
+            counts += torch.bincount(label_ids.flatten().long().cpu(), minlength=NUM_LABELS)
+            maps = self.features(u8_to_pm1(image_u8.to(device)))
+            moments = [
+                torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))]).double() * len(indices)
+                for x in maps
+            ]
+            sums = moments if not sums else [a + b for a, b in zip(sums, moments)]
+        for index, (mean, square) in enumerate(total / len(some) for total in sums):
+            getattr(self, f"mean_{index}").copy_(mean[:, None, None])
+            deviation = (square - mean.square()).clamp(min=1e-8).sqrt()
+            getattr(self, f"std_{index}").copy_(deviation[:, None, None])
+        shares = counts / counts[1:].sum()
+        weights = torch.where(shares > 0, shares.rsqrt(), 0)
+        weights[0] = 0
+        self.class_weights[:FAKE] = (weights / (shares[1:] * weights[1:]).sum()).float()
