@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """What an ImageNet start is worth: the same network, scenes and minutes, from random weights too.
 
-    python benchmarks/imagenet_start.py            # half an hour on two cores
+    python benchmarks/imagenet_start.py            # a quarter of an hour on two cores
 
-Writes the curves of all trainings with their recipe to benchmarks/imagenet_start.json.
+Writes the curves of all trainings with their recipe to benchmarks/imagenet_start.json, and prints
+what is kept in benchmarks/imagenet_start.txt.
 """
 
 import argparse
