@@ -44,6 +44,16 @@ def test_pack_by_hand():
     torch.testing.assert_close(unpack_state(packed)["w"][2], weight[2])
 
 
+def test_small_weights_are_packed_in_16_bits():
+    state = {"small": torch.randn(3, 4), "large": torch.randn(4, 4), "bias": torch.randn(3)}
+    packed = pack_state(state, small=16)
+    assert packed["small"].dtype == torch.float16 and packed["large"].dtype == torch.int8
+    assert "small.scale" not in packed and "large.scale" in packed
+    unpacked = unpack_state(packed)
+    assert all(x.dtype == torch.float32 for x in unpacked.values())
+    torch.testing.assert_close(unpacked["small"], state["small"], rtol=1e-3, atol=1e-6)
+
+
 def test_pack_error_is_at_most_half_a_scale():
     state = a_state()
     packed = pack_state(state)

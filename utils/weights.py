@@ -26,11 +26,12 @@ OWN_LICENCE, PHOTO_LICENCE = "MIT", "CC BY-NC-SA 4.0"  # of networks, see licenc
 METADATA = "metadata"  # the one key under which safetensors carries our JSON
 
 
-def pack_state(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+def pack_state(state_dict: dict[str, Tensor], small: int = 0) -> dict[str, Tensor]:
     """Store every weight of two or more dimensions as int8 with a scale for each index of dim 0.
 
     Args:
         state_dict: any network's state dict.
+        small: weights with fewer numbers are stored as float16 instead.
 
     Returns:
         Under the same key, int8 of the same shape, and under ``<key>.scale`` float32 of shape
@@ -55,6 +56,9 @@ def pack_state(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
             )
         # A channel of zeros gets the scale 1 instead of 0 / 0.
         largest = rows.abs().amax(1)
+        if tensor.numel() < small:
+            packed[key] = rows.reshape(tensor.shape).half()
+            continue
         scale = torch.where(largest > 0, largest / 127, 1.0)
         packed[key] = (rows / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
         packed[key] = packed[key].reshape(tensor.shape)
@@ -83,7 +87,11 @@ def _is_packed(key: str, packed: dict[str, Tensor]) -> bool:
 
 
 def save_weights(
-    path: str | Path, state_dict: dict[str, Tensor], metadata: dict, compact: bool = False
+    path: str | Path,
+    state_dict: dict[str, Tensor],
+    metadata: dict,
+    compact: bool = False,
+    small: int = 0,
 ) -> None:
     """Write a state dict and its settings as one safetensors file, whole or not at all.
 
@@ -92,6 +100,7 @@ def save_weights(
         state_dict: tensors on any device.
         metadata: what the reader has to know (widths, sizes, scores); JSON types only.
         compact: store the weights in 8 bits, see pack_state.
+        small: compact weights with fewer numbers are stored in 16 bits.
 
     Raises:
         ValueError: another ending, or weights that are not finite (compact only).
@@ -99,7 +108,7 @@ def save_weights(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"{path} should end in .safetensors, the format that is written to it.")
-    tensors = pack_state(state_dict) if compact else state_dict
+    tensors = pack_state(state_dict, small) if compact else state_dict
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     header = {METADATA: json.dumps(metadata)}
     # Not save_file(), whose own temporary file stays behind if the process is killed.
