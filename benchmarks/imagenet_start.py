@@ -9,15 +9,14 @@ what is kept in benchmarks/imagenet_start.txt.
 
 import argparse
 import dataclasses
-import json
 import statistics
 
 import torch
-from timing import machine
+from timing import machine, store
 
 from utils.cache import cached
 from utils.engine.accelerator import PRECISIONS
-from utils.files import PROJECT, write_atomically
+from utils.files import PROJECT
 from utils.labels import ID, NUM_LABELS
 from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet
@@ -67,9 +66,7 @@ def main() -> None:
         f"{SIZE[0]}x{SIZE[1]}, {arguments.epochs} epochs, {arguments.precision}; scores on "
         f"{len(scenes[1])} others"
     )
-    record = {"about": about, "machine": machine(), "runs": runs}
-    text = json.dumps(record, indent=1) + "\n"
-    write_atomically(RESULT, lambda path: path.write_text(text, encoding="utf-8"))
+    store(RESULT, about, runs=runs)
     print(f"{machine()}\n{about}")
     for start in BACKBONE_RATE:
         last = [run["history"] for run in runs if run["start"] == start]

@@ -10,16 +10,15 @@ Started again, it goes on where it was.  Writes benchmarks/segmentation_models.j
 
 import argparse
 import copy
-import json
 from contextlib import redirect_stdout
 
 import torch
-from timing import in_turn, machine
+from timing import in_turn, machine, store
 
 from utils.cache import cached
 from utils.commands import width_and_height
 from utils.engine.accelerator import PRECISIONS
-from utils.files import PROJECT, write_atomically
+from utils.files import PROJECT
 from utils.scenes import Scenes, open_scenes
 from utils.segmentation import SegmentationNet
 from utils.training import Recipe, evaluate, train
@@ -101,9 +100,7 @@ def main() -> None:
         f"weights, {arguments.precision}; scores on {len(scenes[1])} others; seconds an epoch: "
         f"from {TIMED} batches; pictures a second: predict() on 8 at a time, float32"
     )
-    record = {"about": about, "machine": machine(), "rows": rows}
-    text = json.dumps(record, indent=1) + "\n"
-    write_atomically(RESULT, lambda path: path.write_text(text, encoding="utf-8"))
+    store(RESULT, about, rows=rows)
     print(f"{machine()}\n{about}\n")
     print(
         "backbone  head    mIoU  accuracy  million parameters  seconds an epoch  pictures a second"

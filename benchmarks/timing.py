@@ -1,5 +1,6 @@
 """What the benchmarks share: two sides in turn, and the machine in a line."""
 
+import json
 import platform
 import statistics
 import sys
@@ -11,7 +12,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project, not installed
 
-from utils.files import usable_cores
+from utils.files import usable_cores, write_atomically
 
 # Of a training, in each round: seconds on a CPU.  On a GPU, what comes before the first step would
 # outweigh so few.
@@ -30,6 +31,12 @@ def in_turn(rounds: int, **sides: Callable[[], object]) -> list[float]:
             if number:
                 seconds[name].append(time.perf_counter() - start)
     return [statistics.median(values) for values in seconds.values()]
+
+
+def store(path: Path, about: str, **results: list) -> None:
+    """Write results as JSON, with what they are about and the machine that they are from."""
+    text = json.dumps({"about": about, "machine": machine(), **results}, indent=1) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def machine() -> str:
