@@ -11,9 +11,9 @@ left out of both splits.
 import csv
 import io
 
-import timm
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from utils.backbones import BACKBONES
 from utils.files import PROJECT, write_atomically
@@ -29,14 +29,11 @@ VAL_COUNT, MAX_COSINE = 12, 0.87
 def cosines(photos: list) -> torch.Tensor:
     """How much any two photos look alike -> (N, N), -1 for a photo and itself."""
     backbone = BACKBONES["efficientnet_lite0"]
-    network = timm.create_model(backbone.encoder.removeprefix("tu-"), features_only=True)
-    state = {k.removeprefix("model."): v for k, v in backbone.pretrained_state().items()}
-    network.load_state_dict(state)
-    network.eval()
+    network = nn.Sequential(*backbone.stages(pretrained=True)).eval()
     features = []
     for photo in photos:
         image = u8_to_imagenet(read_image(photo)[None], backbone.mean, backbone.std)
-        features.append(network(image)[-1].mean((2, 3)))
+        features.append(network(image).mean((2, 3)))
     features = F.normalize(torch.cat(features))
     return (features @ features.T).fill_diagonal_(-1)
 
