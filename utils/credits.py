@@ -4,12 +4,13 @@ credit_of("my photos/california_0026.jpg")  # None, unless it is one of the proj
 CREDITS["Karlsruhe"]                        # by city, as in Scene.city
 """
 
-import csv
 import filecmp
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
 from utils.files import PROJECT
+from utils.folders import street_lines
 
 STREETS = PROJECT / "data" / "streets"
 
@@ -50,15 +51,22 @@ CREDITS = {
 }
 
 
+@functools.cache
+def _photos_by_size() -> dict[int, list[tuple[Path, str]]]:
+    """The photos that came with the project and are still there, each with its city."""
+    found: dict[int, list[tuple[Path, str]]] = {}
+    for line in street_lines(STREETS) if STREETS.is_dir() else ():
+        photo = STREETS / line["photo"]
+        if photo.is_file():
+            found.setdefault(photo.stat().st_size, []).append((photo, line["city"]))
+    return found
+
+
 def city_of(path: str | Path) -> str | None:
     """The city of a photo that is in data/streets too, whatever its name; None for others."""
-    size = Path(path).stat().st_size
-    with open(STREETS / "scenes.csv", newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
-    for line in lines:
-        bundled = STREETS / line["photo"]
-        if bundled.stat().st_size == size and filecmp.cmp(path, bundled, shallow=False):
-            return line["city"]
+    for photo, city in _photos_by_size().get(Path(path).stat().st_size, ()):
+        if filecmp.cmp(path, photo, shallow=False):
+            return city
     return None
 
 

@@ -60,22 +60,28 @@ def warn_of_unused(photos: Path, count: int, left_out: list, maps: list) -> None
         )
 
 
-def listed_photos(folder: Path, split: str) -> list[tuple[Path, Path, dict[str, str]]]:
-    """Each photo of a split that scenes.csv in data/streets lists, its label map, and its line."""
-    if split == "test":
-        raise ValueError('"streets" has no test photos: take "val".')
+def street_lines(folder: Path) -> list[dict[str, str]]:
+    """The lines of scenes.csv in data/streets: one a photo, with COLUMNS."""
     table = folder / "scenes.csv"
     if not table.is_file():
         raise FileNotFoundError(f"{table} is not there: pass the project's folder data/streets.")
     with open(table, newline="", encoding="utf-8-sig") as file:
         lines = list(csv.DictReader(file))
-    listed = []
     for line in lines:
         if None in line.values() or not COLUMNS <= line.keys() or line["labels"] not in MEANINGS:
             raise ValueError(
                 f"{table} has the line {line}: expected the columns {', '.join(sorted(COLUMNS))}, "
                 f"and one of {', '.join(MEANINGS)} as labels."
             )
+    return lines
+
+
+def listed_photos(folder: Path, split: str) -> list[tuple[Path, Path, dict[str, str]]]:
+    """Each photo of a split that scenes.csv in data/streets lists, its label map, and its line."""
+    if split == "test":
+        raise ValueError('"streets" has no test photos: take "val".')
+    listed = []
+    for line in street_lines(folder):
         if line["split"] != split:
             continue
         photo = folder / line["photo"]
