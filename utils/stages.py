@@ -13,7 +13,7 @@ from accelerate.state import PartialState
 from utils.backbones import BACKBONES
 from utils.cache import cached
 from utils.commands import exit_status
-from utils.labels import ID
+from utils.labels import ID, NUM_LABELS
 from utils.recipes import DATA, Data, Place, Training, option, some_of
 from utils.scenes import DATASETS, open_scenes
 from utils.segmentation import (
@@ -67,7 +67,9 @@ def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) ->
         network.freeze_backbone()
     class_weights = None
     if stage.balance or stage.ignore_unlabeled:
-        class_weights = balanced_weights(train_scenes, stage.balance)
+        class_weights = torch.ones(NUM_LABELS)
+        if stage.balance:  # which counts the pixels of all scenes
+            class_weights = balanced_weights(train_scenes, stage.balance)
         if stage.ignore_unlabeled:
             class_weights[ID["unlabeled"]] = 0
     scenes = train_scenes, val_scenes
