@@ -80,6 +80,9 @@ class MultiscaleDiscriminator(nn.Module):
         half = F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
         return [self.discriminator_0(x), self.discriminator_1(half)]
 
+    def prepare(self, scenes) -> None:
+        """There is nothing to learn before a training, as there is for the other discriminator."""
+
     def generator_losses(
         self, planes: Tensor, fake_pm1: Tensor, real_pm1: Tensor, recipe
     ) -> dict[str, Tensor]:

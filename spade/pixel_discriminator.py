@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from utils.backbones import BACKBONES
 from utils.images import pm1_to_imagenet, u8_to_pm1
-from utils.labels import NUM_LABELS
+from utils.labels import NAMES, NUM_LABELS
 from utils.progress import progress
 from utils.scenes import Scenes
 
@@ -16,6 +16,7 @@ from .losses import label_cross_entropy
 from .normalization import SpectralNormConv2d
 from .semantics import LABEL_PLANES
 
+LITES = tuple(name for name in BACKBONES if name.startswith("efficientnet_lite"))
 FAKE = NUM_LABELS  # the answer of a PixelDiscriminator that no label map holds
 
 
@@ -40,8 +41,10 @@ class PixelDiscriminator(nn.Module):
     features of a frozen ImageNet network are the encoder of a U-Net, whose decoder learns.
 
     Args:
-        backbone: one of the EfficientNet-Lites in utils.backbones.BACKBONES.
+        backbone: one of LITES.
         widths: of the decoder, at strides 32, 16, 8, 4, 2 and 1.
+
+    Raises ValueError for another backbone.
 
     Sources: Schoenfeld et al., ICLR 2021, arXiv:2012.04781 (labels and "fake", class weights);
     Sauer et al., NeurIPS 2021, arXiv:2111.01007 (frozen EfficientNet-Lite features); Sushko et al.,
@@ -54,6 +57,10 @@ class PixelDiscriminator(nn.Module):
         widths: Sequence[int] = (192, 128, 96, 64, 48, 48),
     ):
         super().__init__()
+        if backbone not in LITES:
+            raise ValueError(
+                f"A discriminator can't stand on {backbone!r}: expected {' or '.join(LITES)}."
+            )
         self.backbone = BACKBONES[backbone]
         self.stages = nn.ModuleList(self.backbone.stages())
         channels = self.backbone.channels()[::-1]  # at strides 32 .. 2
@@ -126,35 +133,53 @@ class PixelDiscriminator(nn.Module):
 
     @torch.no_grad()
     def prepare(self, scenes: Scenes, count: int = 200) -> None:
-        """Take ImageNet's weights, and learn what is usual in real photos.
+        """Take ImageNet's weights, and learn what is usual in real photos, unless it has already.
 
         Each channel's mean and deviation, so that no feature map outweighs the others; and how
         frequent each label is: its weight is the root of the inverse, 0 for unlabeled pixels.
 
         Args:
-            scenes: real ones; as many as count are looked at.
+            scenes: real ones; the features of as many photos as count are looked at.
+
+        Raises:
+            ValueError: it is prepared, and the scenes show a label that it has never seen.
+            OSError: see Backbone.pretrained_state.
         """
-        for stage, pretrained in zip(self.stages, self.backbone.stages(pretrained=True)):
-            stage.load_state_dict(pretrained.state_dict())
-        self.stages.eval()
-        device = self.score.weight.device
-        sums: list[Tensor] = []
         counts = torch.zeros(NUM_LABELS, dtype=torch.double)
-        some = scenes.spread(count)
-        for indices in progress(torch.arange(len(some)).split(8), "features of real photos"):
-            image_u8, label_ids = some.batch(indices)
-            counts += torch.bincount(label_ids.flatten().long().cpu(), minlength=NUM_LABELS)
-            maps = self.features(u8_to_pm1(image_u8.to(device)))
-            moments = [
-                torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))]).double() * len(indices)
-                for x in maps
-            ]
-            sums = moments if not sums else [a + b for a, b in zip(sums, moments)]
-        for index, (mean, square) in enumerate(total / len(some) for total in sums):
-            getattr(self, f"mean_{index}").copy_(mean[:, None, None])
-            deviation = (square - mean.square()).clamp(min=1e-8).sqrt()
-            getattr(self, f"std_{index}").copy_(deviation[:, None, None])
+        for indices in progress(torch.arange(len(scenes)).split(64), "counting classes"):
+            label_ids = scenes.batch(indices)[1].cpu()
+            counts += torch.bincount(label_ids.flatten().long(), minlength=NUM_LABELS)
+        if self.class_weights[0] == 0:  # its weight is 1 until then
+            unknown = (self.class_weights[:FAKE].cpu() == 0) & (counts > 0)
+            names = [NAMES[i] for i in unknown.nonzero().flatten().tolist() if i]
+            if names:
+                raise ValueError(
+                    "The discriminator has learned from scenes without "
+                    f"{', '.join(names)}, which these scenes show, and can't judge them: train on "
+                    "the scenes that it knows, or start with a new one, from the weights of "
+                    "generator and encoder instead of last.pt."
+                )
+            return
         shares = counts / counts[1:].sum()
         weights = torch.where(shares > 0, shares.rsqrt(), 0)
         weights[0] = 0
+        self._measure_features(scenes.spread(count))
         self.class_weights[:FAKE] = (weights / (shares[1:] * weights[1:]).sum()).float()
+
+    def _measure_features(self, scenes: Scenes) -> None:
+        """ImageNet's weights, and mean and deviation of each of their features in these photos."""
+        for stage, pretrained in zip(self.stages, self.backbone.stages(pretrained=True)):
+            stage.load_state_dict(pretrained.state_dict())
+        self.stages.eval()
+        sums: list[Tensor] = []
+        for indices in progress(torch.arange(len(scenes)).split(8), "features of real photos"):
+            image_u8 = scenes.batch(indices)[0].to(self.score.weight.device)
+            moments = [
+                torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))]).double() * len(indices)
+                for x in self.features(u8_to_pm1(image_u8))
+            ]
+            sums = moments if not sums else [a + b for a, b in zip(sums, moments)]
+        for index, (mean, square) in enumerate(total / len(scenes) for total in sums):
+            getattr(self, f"mean_{index}").copy_(mean[:, None, None])
+            deviation = (square - mean.square()).clamp(min=1e-8).sqrt()
+            getattr(self, f"std_{index}").copy_(deviation[:, None, None])

@@ -21,7 +21,7 @@ from .discriminator import MultiscaleDiscriminator
 from .encoder import Encoder
 from .generator import ENLARGEMENTS, SpadeGenerator
 from .perceptual import PerceptualLoss
-from .pixel_discriminator import PixelDiscriminator
+from .pixel_discriminator import LITES, PixelDiscriminator
 from .styles import StyleClassifier, named_styles, style_labels
 from .training import Recipe, VariationalGenerator, train_spade, xavier_start
 
@@ -53,6 +53,7 @@ class Stage(Data, Recipe):
     z_dim: int = option(64, "numbers in the latent; 0 for none", least=0)
     encoder_ngf: int = option(16, "width of the encoder", least=1)
     discriminator: str = option("multiscale", "published, or one of every pixel", DISCRIMINATORS)
+    discriminator_backbone: str = option("efficientnet_lite0", "of the one of every pixel", LITES)
     ndf: int = option(32, "width of the multiscale discriminator", least=1)
     photo_size: tuple[int, int] | None = option(
         None, "WIDTHxHEIGHT of the scenes that crops are cut from; size by default"
@@ -90,7 +91,7 @@ def networks_of(
     network = VariationalGenerator(generator, encoder)
     xavier_start(network)
     if stage.discriminator == "pixel":
-        return network, PixelDiscriminator()
+        return network, PixelDiscriminator(stage.discriminator_backbone)
     discriminator = MultiscaleDiscriminator(stage.ndf)
     xavier_start(discriminator)
     return network, discriminator
@@ -105,7 +106,7 @@ def check_start(before: Stage, stage: Stage, file: str) -> None:
             take_over(part, other.state_dict(), file)
         except ValueError as error:
             names = "ngf hidden max_channels upsampling size styled_layers grain z_dim encoder_ngf"
-            names = [*names.split(), "ndf", "discriminator"]
+            names = [*names.split(), "ndf", "discriminator", "discriminator_backbone"]
             names = [n for n in names if getattr(before, n) != getattr(stage, n)]
             was, now = (", ".join(f"{n} {getattr(x, n)}" for n in names) for x in (before, stage))
             raise ValueError(f"the networks differ, with {was} there and {now} here.") from error
@@ -123,8 +124,6 @@ def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) ->
     generator, encoder, classifier = network.generator, network.encoder, None
     if stage.style_weight and encoder is not None:
         classifier = StyleClassifier(style_labels(train_scenes)[0], generator.z_dim)
-    if isinstance(discriminator, PixelDiscriminator):
-        discriminator.prepare(train_scenes)
     if stage.start not in (None, ("random",)):
         start_from([Path(x) for x in stage.start], network, discriminator, classifier)
     train_spade(

@@ -120,16 +120,23 @@ def draw(
 
 
 def give_head_start(
-    encoder: Encoder, classifier: StyleClassifier, scenes: Scenes, labels: Tensor, recipe
+    encoder: Encoder | None,
+    classifier: StyleClassifier | None,
+    scenes: Scenes,
+    labels: Tensor | None,
+    recipe,
 ) -> None:
     """Train the encoder to tell the styles, before a generator gets used to its latents.
 
     It takes minutes where the generator's training takes hours.  Several processes do the same.
 
     Args:
+        classifier: None: there is nothing to do.
         labels: of the scenes, see style_labels().
         recipe: a spade.training.Recipe; its head_start is the number of pictures.
     """
+    if classifier is None:
+        return
     learning = [*encoder.parameters(), *classifier.parameters()]
     optimizer = torch.optim.Adam(learning, CLASSIFIER_RATE, betas=(0.0, 0.9))
     device, size = learning[0].device, recipe.batch_size

@@ -406,7 +406,8 @@ def train_spade(
     learners |= {} if classifier is None else {"classifier": classifier}
     place(accelerator, *learners.values(), *filter(None, [perceptual]))
     run = Run(folder, run_settings(generator, scenes, recipe, perceptual, classifier))
-    if classifier is not None and not run.has_checkpoint:
+    if not run.has_checkpoint:
+        discriminator.prepare(scenes)
         give_head_start(encoder, classifier, scenes, labels, recipe)
     adams, averaged = make_optimizers(learners, recipe), RunningMean(network, recipe.average)
     parts = learners | adams | {"averaged": averaged} | scaler_of(accelerator)

@@ -269,6 +269,17 @@ def test_a_pixel_discriminator_knows_what_is_usual_in_real_photos(pixel_judge):
     assert weights[ID["pole"]] > weights[ID["road"]] > 0 == weights[ID["tunnel"]]
 
 
+def test_a_pixel_discriminator_does_not_judge_what_it_has_never_seen(pixel_judge):
+    judge = copy.deepcopy(pixel_judge)
+    judge.prepare(open_scenes("streets", "train", size=(64, 32)).spread(4), count=2)
+    assert torch.equal(judge.mean_0, pixel_judge.mean_0), "it is prepared once"
+    scenes = open_scenes("toy", "train", size=(64, 32))[:4]
+    with pytest.raises(ValueError, match="without .*trailer.*, which these scenes show"):
+        judge.prepare(scenes)
+    with pytest.raises(ValueError, match="can't stand on 'resnet34': expected efficientnet_lite0"):
+        PixelDiscriminator("resnet34")
+
+
 def test_a_pixel_discriminators_losses_by_hand(pixel_judge):
     planes = codes_to_planes(torch.full((1, 32, 32), ID["road"]))
     scores = torch.zeros(2, 35, 32, 32)
