@@ -121,12 +121,18 @@ class StyleLists {
   }
 }
 
+// "#rrggbb" as the number that stands for it in the memory of an ImageData.
+function rgba(color) {
+  const [red, green, blue] = [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
+  return new Uint32Array(Uint8Array.of(red, green, blue, 255).buffer)[0];
+}
+
 // ------------------------------------------------------------------ the whole
 async function main() {
   checkBrowser();
   const site = await (await fetched("site.json")).json();
   const idOf = Object.fromEntries(site.labels.map(({ name }, id) => [name, id]));
-  const colors = site.labels.map(({ color }) => parseInt(color.slice(1), 16));
+  const colors = site.labels.map(({ color }) => rgba(color));
   const starts = site.starts.flatMap(({ maps }) => maps);
   const size = site.generators[0].size; // of the map, whichever generator draws it
   const [width, height] = size;
@@ -150,12 +156,10 @@ async function main() {
   // ---------------------------------------------------------------- map and picture
   const painting = new Painting(await readStart(starts[0].title), idOf);
   const mapPixels = new ImageData(width, height);
+  const mapColors = new Uint32Array(mapPixels.data.buffer);
 
   function drawMap(context) {
-    painting.map.ids.forEach((id, index) => {
-      const color = colors[id];
-      mapPixels.data.set([color >> 16, color >> 8, color, 255].map((x) => x & 255), 4 * index);
-    });
+    painting.map.ids.forEach((id, index) => (mapColors[index] = colors[id]));
     context.putImageData(mapPixels, 0, 0);
   }
 
@@ -219,12 +223,17 @@ async function main() {
   async function drawStreet() {
     const [generator, z] = [chosenGenerator(), styleLists.z];
     const runtime = site.runtime[byId("webgpu").checked ? "webgpu" : "wasm"];
+    const megabytes = (generator.bytes / 1e6).toFixed(1);
     await engine.ask({ do: "load", generator, runtime }, (share) => {
       const bar = byId("progress");
-      if (bar.hidden) say(`Loading the generator "${generator.title}" ...`);
       bar.hidden = false;
-      if (share === null) bar.removeAttribute("value");
-      else bar.value = share;
+      if (share === null) {
+        bar.removeAttribute("value");
+        say("The network starts: the first picture takes longest ...");
+      } else {
+        bar.value = share;
+        say(`Loading the generator "${generator.title}" (${megabytes} MB) and onnxruntime-web ...`);
+      }
     });
     byId("progress").hidden = true;
     const start = performance.now();

@@ -1,21 +1,19 @@
 """The page that paints in any browser: built once, and used in a headless Chromium."""
 
 import base64
-import functools
-import http.server
 import json
 import random
 import shutil
 import struct
-import threading
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 import yaml
-from browser import SECONDS, chromium, find_browser
+from browser import SECONDS, chromium, find_browser, served
 from PIL import Image
 
 import spade
@@ -159,9 +157,15 @@ def test_a_generator_that_the_page_cannot_use(tmp_path):
 
 
 def test_a_generator_that_is_too_large(tmp_path, monkeypatch):
-    monkeypatch.setattr(build_page, "MAX_BYTES", 1000)
-    generator = spade.SpadeGenerator(2, "normal", 2, (32, 32), 2, max_channels=2).eval()
-    with pytest.raises(ValueError, match="expected at most 1,000: take a narrower generator"):
+    class Exported:  # in place of what torch.onnx.export() makes, which takes seconds
+        model = SimpleNamespace(graph=[])
+
+        def save(self, path, external_data):
+            path.write_bytes(bytes(7_000_001))
+
+    monkeypatch.setattr(torch.onnx, "export", lambda *arguments, **settings: Exported())
+    generator = spade.SpadeGenerator(1, "normal", 2, (32, 32), 1)
+    with pytest.raises(ValueError, match="has 7,000,001 bytes, expected at most 7,000,000: take"):
         build_page.export_generator(generator, tmp_path / "a.onnx")
 
 
@@ -197,33 +201,6 @@ def test_the_workflow_builds_what_it_publishes():
 
 
 # ------------------------------------------------------------------------------ in a browser
-
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves the page's folder, and what a test puts in the place of some file."""
-
-    instead = {}  # part of an address -> bytes, or a status such as 404; used up by one request
-
-    def log_message(self, *arguments):
-        pass
-
-    def end_headers(self):
-        self.send_header("Cache-Control", "no-store")
-        super().end_headers()
-
-    def do_GET(self):
-        part = next((part for part in self.instead if part in self.path), None)
-        answer = self.instead.pop(part, None)
-        if answer is None:
-            super().do_GET()
-        elif isinstance(answer, int):
-            self.send_error(answer)
-        else:
-            self.send_response(200)
-            self.send_header("Content-Type", self.guess_type(self.path))
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
 
 
 class StreetPage:
@@ -310,16 +287,21 @@ class StreetPage:
 
 
 @pytest.fixture(scope="module")
-def address(site):
-    """Where a local server shows the page."""
-    handler = functools.partial(Handler, directory=site)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://localhost:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def server(site):
+    """(address, what to answer instead of some files): see browser.served."""
+    with served(site) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def address(server):
+    return server[0]
+
+
+@pytest.fixture
+def instead(server):
+    yield server[1]
+    assert not server[1], "the page never asked for it"
 
 
 @pytest.fixture(scope="module")
@@ -610,9 +592,9 @@ def test_names_for_those_who_do_not_see(opened):
 
 
 @browser_test
-def test_weights_that_are_cut_off(context, address, site, described):
+def test_weights_that_are_cut_off(context, address, instead, site, described):
     whole = (site / described[TOY]["file"]).read_bytes()
-    Handler.instead["generator_toy"] = whole[:3_000_000]
+    instead["generator_toy"] = whole[:3_000_000]
     street = StreetPage(context, address)
     sentence = street.message(f'The generator "{TOY}" could not be loaded: 3.0 of 6.5 MB')
     assert "(the file is cut off). Check the connection, then load this page again" in sentence
@@ -625,20 +607,20 @@ def test_weights_that_are_cut_off(context, address, site, described):
 
 
 @browser_test
-def test_a_file_that_is_missing(context, address):
-    Handler.instead["generator_toy"] = 404
+def test_a_file_that_is_missing(context, address, instead):
+    instead["generator_toy"] = 404
     street = StreetPage(context, address)
     street.message("0.0 of 6.5 MB came (the server answered 404)")
-    Handler.instead["site.json"] = 503
+    instead["site.json"] = 503
     street.page.reload()
     street.message("site.json could not be loaded (503): load this page again.")
     street.page.close()
 
 
 @browser_test
-def test_another_file_in_the_place_of_onnxruntime_web(context, address, site):
+def test_another_file_in_the_place_of_onnxruntime_web(context, address, instead, site):
     code = (site / "runtime" / "ort.wasm.bundle.min.mjs").read_bytes()
-    Handler.instead["ort.wasm."] = code + b"// one line more"
+    instead["ort.wasm."] = code + b"// one line more"
     street = StreetPage(context, address)
     sentence = street.message("onnxruntime-web could not be loaded from runtime/ort.wasm")
     assert "or it is not the file that was expected" in sentence

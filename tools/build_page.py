@@ -134,7 +134,7 @@ def export_generator(generator: spade.SpadeGenerator, path: Path) -> None:
         verbose=False,
     )
     # Without the lines of Python that each node comes from, which name folders of this machine.
-    for node in program.model.graph.all_nodes():
+    for node in program.model.graph:
         node.metadata_props.clear()
         node.doc_string = None
     path.parent.mkdir(parents=True, exist_ok=True)
