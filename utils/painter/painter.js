@@ -135,8 +135,7 @@ export function paintingSurface({ size: [width, height], brushes, drawMap, tell 
   const toolBar = bar(
     "tools",
     ...tools.map((item) => item.button),
-    size,
-    sizeText,
+    element("span", { className: "painter-brush" }, size, sizeText),
     command("Undo", { do: "undo" }),
     command("Start over", { do: "start over" }),
   );
