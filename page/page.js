@@ -267,7 +267,8 @@ async function main() {
   byId("start").onchange = ({ target: { value } }) =>
     change(async () => painting.startOver(await readStart(value)));
   byId("credit").textContent = site.credit.text;
-  Object.assign(byId("credit-licence"), { textContent: site.credit.licence, href: site.credit.url });
+  byId("credit-licence").textContent = site.credit.licence;
+  byId("credit-licence").href = site.credit.url;
   byId("project").href = site.project;
 
   byId("webgpu").disabled = !navigator.gpu;
@@ -299,6 +300,7 @@ async function main() {
       const [file] = target.files;
       target.value = ""; // the same file may be loaded once more
       painting.startOver(await readMap(new Uint8Array(await file.arrayBuffer()), file.name));
+      byId("start").selectedIndex = -1; // so that each of its maps can be chosen
     });
   document.onkeydown = (event) => {
     if ((event.ctrlKey || event.metaKey) && !event.shiftKey && event.key.toLowerCase() === "z") {

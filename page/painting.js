@@ -81,7 +81,7 @@ export class Painting {
     } else if (event.do === "erase") this.#change(event, (index) => this.start.ids[index]);
     else if (event.do === "undo") this.#undo();
     else if (event.do === "start over") this.startOver(this.start);
-    else throw new Error(`There is no "${event.do}": expected paint, erase, fill, undo, start over.`);
+    else throw new Error(`"${event.do}" is nothing that can be done: expected paint or undo, say.`);
   }
 
   startOver(start) {

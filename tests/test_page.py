@@ -355,8 +355,8 @@ def test_strokes_filling_and_undo_are_those_of_python(opened):
 
     kinds = ["paint"] * 6 + ["continue"] * 3 + ["erase"] * 2 + ["fill"] * 3 + ["undo"] * 4
     while len(events) < 200:
-        kind = draw.choice([*kinds, "start over"]) if events else "undo"
-        event = {"do": kind, "name": draw.choice(BENCHMARK_NAMES)}
+        kind = draw.choice([*kinds, "start over", "smudge"]) if events else "undo"
+        event = {"do": kind, "name": draw.choice([*BENCHMARK_NAMES, "sky", "auto"])}
         if kind == "continue":
             event |= {"do": draw.choice(["paint", "erase"]), "continues": True}
         if event["do"] in ("paint", "erase"):
@@ -387,6 +387,7 @@ def test_strokes_filling_and_undo_are_those_of_python(opened):
         assert base64.b64decode(ids) == expected, f"event {number}: {events[number]}"
     sentences = {sentence for _, sentence in found}
     assert "There is nothing left to undo." in sentences
+    assert any("expected paint" in sentence for sentence in sentences), "of smudge"
     assert "The brush has size 0: expected 1 to 256 pixels." in sentences
     assert any("is not in the map of 96x48 pixels" in sentence for sentence in sentences)
     assert 50 < len(set(maps)) and len(sentences) < 40, "most events do something"
@@ -480,6 +481,7 @@ def test_saved_and_loaded_again(opened, tmp_path):
     assert torch.equal(opened.label_ids(tmp_path), resize_map(large, SIZE))
     opened.drawn(lambda: opened.click("Undo"))
     assert torch.equal(opened.label_ids(tmp_path), ids), "also a map that was loaded can be undone"
+    assert opened.page.locator("#start").input_value() == "", "any start is another one"
 
     save_image(scene.image_u8, tmp_path / "photo.png")
     save_image(torch.full((128, 256), 255, dtype=torch.uint8), tmp_path / "ignored.png")
