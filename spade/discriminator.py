@@ -84,9 +84,13 @@ class MultiscaleDiscriminator(nn.Module):
         """There is nothing to learn before a training, as there is for the other discriminator."""
 
     def generator_losses(
-        self, planes: Tensor, fake_pm1: Tensor, real_pm1: Tensor, recipe
+        self, planes: Tensor, fake_pm1: Tensor, real_pm1: Tensor, recipe, styles: Tensor | None
     ) -> dict[str, Tensor]:
-        """What the generator has to make small: each loss times its weight in the recipe."""
+        """What the generator has to make small: each loss times its weight in the recipe.
+
+        Args:
+            styles: those asked for, see spade.styles.style_labels; this discriminator tells none.
+        """
         judgement = self(planes.repeat(2, 1, 1, 1), torch.cat([fake_pm1, real_pm1]))
         fake, real = split_judgement(judgement)
         return {
@@ -94,11 +98,11 @@ class MultiscaleDiscriminator(nn.Module):
             "matching": recipe.matching_weight * feature_matching(fake, real),
         }
 
-    def loss(self, judgement: list[list[Tensor]], planes: Tensor) -> Tensor:
+    def loss(self, judgement: list[list[Tensor]], planes: Tensor, styles: Tensor | None) -> Tensor:
         """What the discriminator has to make small.
 
         Args:
             judgement: what forward() returned for fake photos followed by as many real ones.
-            planes: (B, 36, H, W) of the real ones.
+            planes, styles: of the real ones.
         """
         return hinge_discriminator(*split_judgement(judgement))

@@ -12,11 +12,13 @@ from utils.labels import NAMES, NUM_LABELS
 from utils.progress import progress
 from utils.scenes import Scenes
 
-from .losses import label_cross_entropy
+from .losses import label_cross_entropy, style_cross_entropy
 from .normalization import SpectralNormConv2d
 from .semantics import LABEL_PLANES
+from .styles import StyleClassifier
 
 LITES = tuple(name for name in BACKBONES if name.startswith("efficientnet_lite"))
+STYLED = slice(1, 4)  # the feature maps, at strides 16, 8 and 4, that show a photo's style
 FAKE = NUM_LABELS  # the answer of a PixelDiscriminator that no label map holds
 
 
@@ -38,11 +40,13 @@ class PixelDiscriminator(nn.Module):
     """Sorts every pixel of a photo into one of the 34 labels, or "fake".
 
     It is not shown the label map: a generated pixel passes if it looks like what the map says.  The
-    features of a frozen ImageNet network are the encoder of a U-Net, whose decoder learns.
+    features of a frozen ImageNet network are the encoder of a U-Net, whose decoder learns.  It can
+    also tell a photo's city and time of day, from the mean and the spread of its features.
 
     Args:
         backbone: one of LITES.
         widths: of the decoder, at strides 32, 16, 8, 4, 2 and 1.
+        classes: the styles that it tells, see spade.styles.style_labels; by default none.
 
     Raises ValueError for another backbone.
 
@@ -55,6 +59,7 @@ class PixelDiscriminator(nn.Module):
         self,
         backbone: str = "efficientnet_lite0",
         widths: Sequence[int] = (192, 128, 96, 64, 48, 48),
+        classes: Sequence[Sequence[str]] = (),
     ):
         super().__init__()
         if backbone not in LITES:
@@ -75,6 +80,7 @@ class PixelDiscriminator(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(*pair) for pair in zip(inputs, widths[:5]))
         self.last = ResidualBlock(widths[4] + 3, widths[5])
         self.score = nn.Conv2d(widths[5], FAKE + 1, 1)
+        self.style = StyleClassifier(classes, 2 * sum(channels[STYLED])) if classes else None
         self.requires_grad_(True)
 
     def requires_grad_(self, requires_grad: bool = True) -> "PixelDiscriminator":
@@ -97,39 +103,54 @@ class PixelDiscriminator(nn.Module):
             maps.append(x)
         return maps[::-1]
 
-    def forward(self, planes: Tensor | None, image_pm1: Tensor) -> Tensor:
-        """image_pm1 (B, 3, H, W), H and W multiples of 32 -> scores (B, 35, H, W).
+    def forward(self, planes: Tensor | None, image_pm1: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """image_pm1 (B, 3, H, W), H and W multiples of 32 -> scores of each pixel (B, 35, H, W);
+        and for each attribute of a style scores (B, number of its classes).
 
         planes are not looked at: they are what the other discriminator is given.
         """
-        x = None
-        maps = self.features(image_pm1)
-        for index, (features, lateral, block) in enumerate(zip(maps, self.laterals, self.blocks)):
+        x, maps = None, []
+        for index, features in enumerate(self.features(image_pm1)):
             mean, std = getattr(self, f"mean_{index}"), getattr(self, f"std_{index}")
-            if x is not None:
-                x = F.interpolate(x, scale_factor=2, mode="nearest")
-                x = block(x)
-            skip = lateral((features - mean) / std)
-            x = block(skip) if x is None else x + skip  # (B, width, H/s, W/s)
+            maps.append((features - mean) / std)
+        for features, lateral, block in zip(maps, self.laterals, self.blocks):
+            skip = lateral(features)
+            if x is None:
+                x = block(skip)
+            else:
+                x = block(F.interpolate(x, scale_factor=2, mode="nearest")) + skip
         x = F.interpolate(x, scale_factor=2, mode="nearest")
         x = self.last(torch.cat([x, image_pm1], dim=1))  # (B, width, H, W)
-        return self.score(F.leaky_relu(x, 0.2))  # (B, 35, H, W)
+        scores = self.score(F.leaky_relu(x, 0.2))  # (B, 35, H, W)
+        if self.style is None:
+            return scores, []
+        pooled = [y for x in maps[STYLED] for y in (x.mean((2, 3)), x.float().std((2, 3)))]
+        return scores, self.style(torch.cat(pooled, dim=1))
 
     def generator_losses(
-        self, planes: Tensor, fake_pm1: Tensor, real_pm1: Tensor, recipe
+        self, planes: Tensor, fake_pm1: Tensor, real_pm1: Tensor, recipe, styles: Tensor | None
     ) -> dict[str, Tensor]:
-        """As of the other discriminator: every pixel should be taken for what the map says."""
+        """As of the other discriminator: every pixel should be taken for what the map says, and
+        the whole for a photo of the city and the time of day that were asked for."""
         labels = planes[:, :LABEL_PLANES].argmax(1)
-        scores = self(None, fake_pm1)
-        return {"adversarial": label_cross_entropy(scores, labels, self.class_weights)}
+        scores, told = self(None, fake_pm1)
+        losses = {"adversarial": label_cross_entropy(scores, labels, self.class_weights)}
+        if told:
+            losses["shown style"] = recipe.shown_style_weight * style_cross_entropy(told, styles)
+        return losses
 
-    def loss(self, judgement: Tensor, planes: Tensor) -> Tensor:
-        """As of the other discriminator."""
-        fake, real = judgement.chunk(2)
+    def loss(
+        self, judgement: tuple[Tensor, list[Tensor]], planes: Tensor, styles: Tensor | None
+    ) -> Tensor:
+        """As of the other discriminator; styles are learned from real photos alone."""
+        scores, told = judgement
+        fake, real = scores.chunk(2)
         labels = planes[:, :LABEL_PLANES].argmax(1)
-        return label_cross_entropy(
-            fake, torch.full_like(labels, FAKE), self.class_weights
-        ) + label_cross_entropy(real, labels, self.class_weights)
+        loss = label_cross_entropy(fake, torch.full_like(labels, FAKE), self.class_weights)
+        loss = loss + label_cross_entropy(real, labels, self.class_weights)
+        if told:
+            loss = loss + style_cross_entropy([x.chunk(2)[1] for x in told], styles)
+        return loss
 
     @torch.no_grad()
     def prepare(self, scenes: Scenes, count: int = 200) -> None:

@@ -4,6 +4,7 @@ python -m spade.training --recipe data/weights/generator_toy.toml --out runs/gen
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,9 +75,13 @@ class Stage(Data, Recipe):
 
 
 def networks_of(
-    stage: Stage,
+    stage: Stage, classes: Sequence[Sequence[str]] = (("one", "other"),)
 ) -> tuple[VariationalGenerator, MultiscaleDiscriminator | PixelDiscriminator]:
-    """The networks of a stage, with weights as the published recipe starts."""
+    """The networks of a stage, with weights as the published recipe starts.
+
+    Args:
+        classes: of styles, see style_labels(), if a discriminator is to tell them.
+    """
     generator = SpadeGenerator(
         stage.ngf,
         stage.upsampling,
@@ -91,7 +96,8 @@ def networks_of(
     network = VariationalGenerator(generator, encoder)
     xavier_start(network)
     if stage.discriminator == "pixel":
-        return network, PixelDiscriminator(stage.discriminator_backbone)
+        told = classes if stage.shown_style_weight else ()
+        return network, PixelDiscriminator(stage.discriminator_backbone, classes=told)
     discriminator = MultiscaleDiscriminator(stage.ndf)
     xavier_start(discriminator)
     return network, discriminator
@@ -119,11 +125,12 @@ def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) ->
         for split, size in (("train", stage.photo_size or stage.size), ("val", stage.size))
     )
     train_scenes = cached(some_of(train_scenes, stage.scenes), place.cache)
+    styled = stage.z_dim and (stage.style_weight or stage.shown_style_weight)
+    classes = style_labels(train_scenes)[0] if styled else ()
     torch.manual_seed(stage.seed)
-    network, discriminator = networks_of(stage)
-    generator, encoder, classifier = network.generator, network.encoder, None
-    if stage.style_weight and encoder is not None:
-        classifier = StyleClassifier(style_labels(train_scenes)[0], generator.z_dim)
+    network, discriminator = networks_of(stage, classes)
+    generator, encoder = network.generator, network.encoder
+    classifier = StyleClassifier(classes, generator.z_dim) if styled else None
     if stage.start not in (None, ("random",)):
         start_from([Path(x) for x in stage.start], network, discriminator, classifier)
     train_spade(

@@ -72,17 +72,32 @@ def style_labels(scenes: Scenes) -> tuple[list[list[str]], Tensor]:
 
 
 def check_styles(
-    weight: float, encoder: Encoder | None, classifier: StyleClassifier | None, scenes: Scenes
+    recipe,
+    discriminator: nn.Module,
+    encoder: Encoder | None,
+    classifier: StyleClassifier | None,
+    scenes: Scenes,
 ) -> Tensor | None:
     """The scenes' style_labels(), (N, attributes) long; None without a classifier.
 
-    Raises ValueError if the style's weight needs a classifier that is not there, or the classifier
-    has other classes than the scenes.
+    Raises ValueError if a weight in the recipe, a spade.training.Recipe, needs what is not there,
+    or the classifier has other classes than the scenes.
     """
-    if weight and (encoder is None or classifier is None):
+    weight, told = recipe.style_weight, getattr(discriminator, "style", None)
+    if (weight or recipe.shown_style_weight) and (encoder is None or classifier is None):
         raise ValueError(
-            f"Style has a weight of {weight}: expected a generator with a latent, its "
-            "encoder and a classifier, or a weight of 0."
+            f"Style has a weight of {weight or recipe.shown_style_weight}: expected a generator "
+            "with a latent, its encoder and a classifier, or a weight of 0."
+        )
+    if recipe.shown_style_weight and told is None:
+        raise ValueError(
+            f"shown_style_weight is {recipe.shown_style_weight}: expected a PixelDiscriminator "
+            "with the classes of style_labels(scenes), or a weight of 0."
+        )
+    if recipe.other_styles and not hasattr(discriminator, "style"):
+        raise ValueError(
+            f"other_styles is {recipe.other_styles}: expected a PixelDiscriminator, or 0.  The "
+            "published one compares each image with its photo, which has its own style."
         )
     if classifier is None:
         return None

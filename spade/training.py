@@ -84,6 +84,12 @@ class Recipe:
     perceptual_weight: float = option(10.0, "of the perceptual loss")
     kl_weight: float = option(0.05, "small: z carries more; large: a random z works better")
     style_weight: float = option(0.0, "of telling city and time of day from z; not as published")
+    shown_style_weight: float = option(
+        0.0, "of telling them from what is drawn, by the discriminator of every pixel", least=0
+    )
+    other_styles: float = option(
+        0.0, "share of a batch that is drawn in another photo's style", least=0, most=0.5
+    )
     head_start: int = option(16_000, "pictures to pre-train encoder and classifier on", least=0)
     warm_up: int = option(0, "pictures from which the discriminator alone learns at first", least=0)
     scale: float = option(1.0, "least share of a scene's area in a crop; 1 crops nothing")
@@ -206,11 +212,16 @@ def generator_losses(
     Args: see adversarial_step; judge is the discriminator.
     """
     planes, real_pm1, noise, *labels = batch
-    fake_pm1, mu, logvar = network(planes, real_pm1, noise)
-    losses = judge.generator_losses(planes, fake_pm1, real_pm1, recipe)
+    count, style_pm1 = len(planes), real_pm1
+    others = int(recipe.other_styles * count)  # of them no photo says how they should look
+    if others:
+        style_pm1, *labels = (torch.cat([x[:-others], x[:others]]) for x in (real_pm1, *labels))
+    fake_pm1, mu, logvar = network(planes, style_pm1, noise)
+    losses = judge.generator_losses(planes, fake_pm1, real_pm1, recipe, *labels or [None])
     if perceptual is not None:
-        regions = categories(planes) if perceptual.texture else None
-        difference = perceptual(fake_pm1, real_pm1, regions)
+        own = slice(count - others)
+        regions = categories(planes[own]) if perceptual.texture else None
+        difference = perceptual(fake_pm1[own], real_pm1[own], regions)
         losses["perceptual"] = recipe.perceptual_weight * difference
     if mu is not None:
         losses["kl"] = recipe.kl_weight * kl_divergence(mu.float(), logvar.float())
@@ -258,7 +269,7 @@ def adversarial_step(
     with accelerator.autocast():
         pairs = torch.cat([fake_pm1.detach(), real_pm1])
         judgement = discriminator(planes.repeat(2, 1, 1, 1), pairs)
-        losses["discriminator"] = judge.loss(judgement, planes)
+        losses["discriminator"] = judge.loss(judgement, planes, *batch[3:] or [None])
     optimizers[1].zero_grad()
     accelerator.backward(losses["discriminator"])
     optimizers[1].step()
@@ -401,7 +412,7 @@ def train_spade(
     """
     accelerator = make_accelerator(precision, recipe.batch_size)
     scenes, network = scenes.to(accelerator.device), VariationalGenerator(generator, encoder)
-    labels = check_styles(recipe.style_weight, encoder, classifier, scenes)
+    labels = check_styles(recipe, discriminator, encoder, classifier, scenes)
     learners = {"network": network, "discriminator": discriminator}
     learners |= {} if classifier is None else {"classifier": classifier}
     place(accelerator, *learners.values(), *filter(None, [perceptual]))

@@ -37,6 +37,7 @@ from spade.training import (
     Recipe,
     VariationalGenerator,
     adversarial_step,
+    generator_losses,
     save_preview,
     settled,
     train_spade,
@@ -286,15 +287,78 @@ def test_a_pixel_discriminators_losses_by_hand(pixel_judge):
     scores[0, 34] = math.log(66)  # of 100: surely fake; the real one: no idea
     road = pixel_judge.class_weights[ID["road"]].item()
     expected = math.log(100 / 66) + road * math.log(35)
-    assert pixel_judge.loss(scores, planes).item() == pytest.approx(expected, rel=1e-5)
+    assert pixel_judge.loss((scores, []), planes, None).item() == pytest.approx(expected, rel=1e-5)
     fake_pm1 = torch.zeros(1, 3, 32, 32, requires_grad=True)
     judge = copy.deepcopy(pixel_judge).eval()
-    losses = judge.generator_losses(planes, fake_pm1, fake_pm1, Recipe())
+    losses = judge.generator_losses(planes, fake_pm1, fake_pm1, Recipe(), None)
     assert list(losses) == ["adversarial"]
-    expected = F.cross_entropy(judge(None, fake_pm1), torch.full((1, 32, 32), ID["road"]))
+    expected = F.cross_entropy(judge(None, fake_pm1)[0], torch.full((1, 32, 32), ID["road"]))
     assert losses["adversarial"].item() == pytest.approx(road * expected.item(), rel=1e-5)
     losses["adversarial"].backward()
     assert fake_pm1.grad.abs().sum() > 0
+
+
+def test_styles_are_told_from_photos_and_asked_of_images(pixel_judge):
+    """Dark photos of one city, bright ones of another: it learns which is which from real ones, and
+    asks a generator for the city whose style was meant, not for that of the map."""
+    torch.manual_seed(0)
+    judge = PixelDiscriminator(classes=[["dark", "bright"]])
+    judge.load_state_dict(pixel_judge.state_dict(), strict=False)
+    planes = codes_to_planes(torch.full((4, 32, 32), ID["road"]))
+    styles = torch.tensor([[0], [1], [0], [1]])
+    real_pm1 = torch.rand(4, 3, 32, 32) * 0.2 + (1.6 * styles - 0.9).view(4, 1, 1, 1)
+    optimizer = torch.optim.Adam(judge.style.parameters(), 1e-2)
+    for _ in range(20):
+        optimizer.zero_grad()
+        judgement = judge(None, torch.cat([-real_pm1, real_pm1]))  # fake ones lie
+        judge.loss(judgement, planes, styles).backward()
+        optimizer.step()
+    recipe = Recipe(shown_style_weight=2)
+    right, wrong = (
+        judge.generator_losses(planes, x, real_pm1, recipe, styles) for x in (real_pm1, -real_pm1)
+    )
+    assert right["shown style"] < 0.5 and wrong["shown style"] > 2
+
+
+def test_some_images_are_drawn_in_another_photos_style(pixel_judge):
+    batch = planes, real_pm1, noise, labels = (
+        codes_to_planes(torch.full((4, 32, 32), ID["road"])),
+        torch.linspace(-1, 1, 4).view(4, 1, 1, 1).expand(4, 3, 32, 32),
+        torch.zeros(4, 5),
+        torch.arange(4).view(4, 1),
+    )
+    asked = {}
+
+    class Judge(torch.nn.Module):
+        def generator_losses(self, planes, fake_pm1, real_pm1, recipe, styles):
+            asked["styles"] = styles.flatten().tolist()
+            return {}
+
+    def network(planes, style_pm1, noise):
+        asked["photos"] = style_pm1
+        return style_pm1, None, None
+
+    def perceptual(fake_pm1, real_pm1, regions):
+        asked["compared"] = len(fake_pm1)
+        return (fake_pm1 - real_pm1).abs().sum()
+
+    perceptual.texture = 0
+    recipe = Recipe(other_styles=0.5)
+    _, losses = generator_losses(network, Judge(), batch, recipe, perceptual, None)
+    assert torch.equal(asked["photos"], real_pm1[[0, 1, 0, 1]])
+    assert asked["styles"] == [0, 1, 0, 1]
+    assert asked["compared"] == 2 and losses["perceptual"] == 0, "the others have no photo"
+
+
+def test_weights_of_styles_that_nobody_tells(pixel_judge, streets):
+    generator, encoder = spade.SpadeGenerator(2, z_dim=3, size=(64, 64)), spade.Encoder(2, 3)
+    classifier = StyleClassifier(style_labels(streets)[0], 3)
+    for recipe, judge, message in (
+        (Recipe(shown_style_weight=1), pixel_judge, "PixelDiscriminator with the classes"),
+        (Recipe(other_styles=0.5), spade.MultiscaleDiscriminator(2), "other_styles is 0.5"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train_spade(generator, judge, streets, recipe, encoder, None, classifier)
 
 
 def test_its_backbone_never_learns(pixel_judge):
@@ -302,7 +366,7 @@ def test_its_backbone_never_learns(pixel_judge):
     learning = {name.split(".")[0] for name, x in judge.named_parameters() if x.requires_grad}
     assert learning == {"laterals", "blocks", "last", "score"}
     before = {name: x.clone() for name, x in judge.stages.state_dict().items()}
-    judge(None, torch.rand(2, 3, 32, 64)).mean().backward()
+    judge(None, torch.rand(2, 3, 32, 64))[0].mean().backward()
     assert all(torch.equal(x, before[name]) for name, x in judge.stages.state_dict().items())
 
 
