@@ -15,7 +15,7 @@ import torch
 from killed import killed_and_resumed
 
 import spade
-from utils import credits, photo_folder
+from utils import credits, images, photo_folder
 from utils.credits import CREDITS, city_of, credit_of
 from utils.engine.run import JOURNAL as RESULTS
 from utils.files import PROJECT
@@ -199,7 +199,7 @@ def test_results_that_cannot_be_written_cost_only_their_photo(
         return save_image(image_u8, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(photo_folder, "save_image", save)
+        patch.setattr(images, "save_image", save)
         for new in (4, 0):
             report = run_folder(pipeline, photos, tmp_path / "out", batch_size=2)
             assert report.new == new and list(report.unreadable) == ["c.jpg"]
@@ -238,7 +238,7 @@ def test_a_full_disk_loses_nothing(pipeline, photos, tmp_path, monkeypatch):
         return save_image(image_u8, path)
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="MB are free.* make room"):
-        patch.setattr(photo_folder, "save_image", save)
+        patch.setattr(images, "save_image", save)
         run_folder(pipeline, photos, tmp_path / "out", batch_size=2)
     assert len(lines(tmp_path / "out")) == 1 + 2
     assert run_folder(pipeline, photos, tmp_path / "out").new == 3
@@ -252,7 +252,7 @@ def test_a_folder_that_cannot_be_written_to_ends_the_run(pipeline, photos, tmp_p
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(photo_folder, "save_image", save)
+        patch.setattr(images, "save_image", save)
         with pytest.raises(OSError, match="out/maps can't be written to .* choose another folder"):
             run_folder(pipeline, photos, out)
     (out / "maps").touch()

@@ -34,7 +34,7 @@ from utils.credits import CREDITS, city_of
 from utils.engine import Run
 from utils.files import DISK_FULL, disk_full, usable_cores, write_atomically
 from utils.folders import file_identity
-from utils.images import read_photo, save_image
+from utils.images import ImageWriter, read_photo
 from utils.labels import BENCHMARK_IDS, COLORS, NAMES, label_ids_to_colors
 from utils.pipeline import (
     MEAN_STYLE,
@@ -291,22 +291,25 @@ def _run_batch(
         result.generated_label_ids,
     )
     taken = {record.name.lower(): record.photo for record in records.values()}
-    done, writing = [], []
-    with ThreadPoolExecutor(usable_cores(), "picture writer") as writers:
+    writer, written = ImageWriter(), []
+    try:
         for photo, share, *stages in zip(batch, shares, *(stage.cpu() for stage in pictures)):
             name = _result_name(photo.path, taken)
             city = city_of(photo.path)
             record = Record(photo.path.name, photo.identity, name, round(share, 4), city)
-            files = [writers.submit(save_image, *x) for x in zip(stages, record.files(out))]
-            writing.append((photo.path, record, files))
-    for path, record, files in writing:
-        try:
-            for file in files:
-                file.result()
+            written.append((photo.path, record))
+            for stage, file in zip(stages, record.files(out)):
+                writer.save(stage, file)
+    finally:
+        writer.wait()
+    done = []
+    for path, record in written:
+        error = next(filter(None, map(writer.errors.get, record.files(out))), None)
+        if error is None:
             done.append(record)
-        except (OSError, ValueError) as error:
-            if getattr(error, "errno", None) in DISK_FULL:
-                raise disk_full(out, None, "; the same call goes on") from error
+        elif getattr(error, "errno", None) in DISK_FULL:
+            raise disk_full(out, None, "; the same call goes on") from error
+        else:
             _check_writable(out)
             unreadable[path.name] = (
                 f"{path} was skipped: its results can't be written ({error}); rename the photo."
