@@ -16,7 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from utils.labels import BENCHMARK_IDS, NAMES, NUM_LABELS, check_label_ids, instance_edges
+from utils.labels import (
+    BENCHMARK_IDS,
+    NAMES,
+    NUM_LABELS,
+    check_id_values,
+    check_label_ids,
+    instance_edges,
+)
 from utils.meanings import as_named_by
 
 
@@ -191,5 +198,5 @@ def _check_pair(predicted_ids: Tensor, true_ids: Tensor) -> None:
             f"The prediction has shape {tuple(predicted_ids.shape)}, the truth "
             f"{tuple(true_ids.shape)}: expected the same."
         )
-    check_label_ids(predicted_ids, "the prediction", trusted=True)
+    check_id_values(predicted_ids, "the prediction")
     check_label_ids(true_ids, "the truth")

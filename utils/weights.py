@@ -318,12 +318,12 @@ def differing(saved: dict, settings: dict) -> tuple[str, str] | None:
     return was, now
 
 
-def imagenet_weights(weights: WeightsEnum, instead: str) -> dict[str, Tensor]:
+def imagenet_weights(weights: WeightsEnum, alternative: str) -> dict[str, Tensor]:
     """The state dict of one of torchvision's networks, downloaded once, its hash checked.
 
     Args:
         weights: for example torchvision.models.ResNet34_Weights.IMAGENET1K_V1.
-        instead: what to do without them, for the message.
+        alternative: what to do without them, for the message.
 
     Raises OSError if they can't be downloaded, or are damaged.
     """
@@ -334,7 +334,7 @@ def imagenet_weights(weights: WeightsEnum, instead: str) -> dict[str, Tensor]:
         raise OSError(
             f"The ImageNet weights {weights.url} could not be downloaded and read ({error}). "
             f"Connect to the internet, put the file into {torch.hub.get_dir()}/checkpoints (if it "
-            f"is there, it is damaged: delete it), or {instead}."
+            f"is there, it is damaged: delete it), or {alternative}."
         ) from None
 
 
