@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from html.parser import HTMLParser
 from urllib.parse import unquote
@@ -397,9 +396,3 @@ def test_the_commands_networks_are_those_for_real_photos(pipeline, photos, tmp_p
     monkeypatch.setattr(photo_folder, "load_pipeline", lambda *x: asked.append(x) or pipeline)
     assert photo_folder.main([str(photos), "--out", str(tmp_path / "out")]) == 0
     assert asked == [("streets", "camvid", "photo", "exact")]
-
-
-def test_the_first_editions_command_is_the_same_one():
-    command = [sys.executable, "-m", "utils.pipeline", "--help"]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("usage: python -m utils.photo_folder ")

@@ -141,15 +141,6 @@ def test_a_generator_that_fails_is_told_and_the_next_picture_comes(painter, monk
     assert painter.canvas.picture_url != before and "Saved in" in painter.canvas.message
 
 
-def test_precision_reaches_the_generator(generator, monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        "utils.painter.widgets.draw_street", lambda *a: seen.append(a) or draw_street(*a)
-    )
-    StreetPainter({"toy": generator}, {"empty": EMPTY}, precision="bf16")
-    assert seen[0][3] == "bf16"
-
-
 def test_an_answer_goes_out_even_if_the_painter_is_broken(painter, monkeypatch):
     monkeypatch.setattr(painter, "refresh", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -185,7 +185,7 @@ def download_cityscapes(
             )
         for name in packages:
             query = f"packageID={numbers[name]}"
-            md5 = _ask(session, f"{CITYSCAPES_SITE}/md5-sum/?{query}").text.strip()[:32]
+            md5 = _ask(session, f"{CITYSCAPES_SITE}/md5-sum/?{query}").text.strip()[:32].lower()
             if not re.fullmatch("[0-9a-fA-F]{32}", md5):
                 raise ConnectionError(f"{CITYSCAPES_SITE} sent no MD5 sum of {name}: try later.")
             url = f"{CITYSCAPES_SITE}/file-handling/?{query}"
@@ -338,7 +338,7 @@ def _check_generator(candidate: Path, path: Path) -> None:
     record = path.with_name(path.name + ".sha256")
     if record.is_file():
         expected = record.read_bytes()[:64].decode("ascii", "replace")
-        difference = hash_difference(candidate, {"sha256": expected})
+        difference = hash_difference(candidate, "sha256", expected)
         if difference:
             raise ValueError(
                 f"{candidate} is another file than the first that came, by {record}: {difference}. "

@@ -35,7 +35,6 @@ def download(
     url: str,
     path: str | Path,
     *,
-    sha256: str | None = None,
     md5: str | None = None,
     session: requests.Session | None = None,
     attempts: int = 5,
@@ -49,7 +48,7 @@ def download(
 
     Args:
         url, path: from where, and the file's final name; its folder is made.
-        sha256, md5: hexadecimal; give one if it is known.
+        md5: hexadecimal, if it is known.
         session: for a site where one has logged in.
         attempts: how many in a row may bring nothing new.
         timeout: seconds without a byte after which the connection counts as stalled.
@@ -60,8 +59,7 @@ def download(
         OSError: the disk has too little room.
     """
     path = Path(path)
-    hashes = {name: value.lower() for name, value in (("sha256", sha256), ("md5", md5)) if value}
-    if path.is_file() and not hash_difference(path, hashes):
+    if path.is_file() and not hash_difference(path, "md5", md5):
         return path
     part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +67,7 @@ def download(
     with own as session:
         for is_second_try in (False, True):
             resumed = _fetch(session, url, part, attempts, timeout)
-            difference = hash_difference(part, hashes)
+            difference = hash_difference(part, "md5", md5)
             if not difference:
                 os.replace(part, path)
                 return path
@@ -175,13 +173,10 @@ def size_of(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def hash_difference(path: Path, hashes: dict[str, str]) -> str:
-    """How path's hashes differ from the expected ones, in words; "" if they do not."""
-    for name, expected in hashes.items():
-        found = hash_of(path, name)
-        if found != expected:
-            return f"{name} {expected} was expected, {found} came"
-    return ""
+def hash_difference(path: Path, name: str, expected: str | None) -> str:
+    """How the hash of that name differs from the expected one, in words; "" if it does not."""
+    found = hash_of(path, name) if expected else None
+    return f"{name} {expected} was expected, {found} came" if found != expected else ""
 
 
 def hash_of(path: Path, name: str) -> str:

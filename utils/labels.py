@@ -274,6 +274,13 @@ def _from_palette(codes: torch.Tensor, palette: dict[int, int]) -> torch.Tensor:
     return label_ids[place].masked_fill_(known[place] != codes, IGNORED)
 
 
+def label_counts(label_ids: torch.Tensor) -> dict[int, int]:
+    """{label id: how many pixels have it} for the labels that occur in maps, most pixels first."""
+    counts = torch.bincount(label_ids.flatten().long(), minlength=NUM_LABELS)
+    order = counts.argsort(descending=True, stable=True).tolist()
+    return {label: int(counts[label]) for label in order if counts[label]}
+
+
 def _look_up(table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     low, high = (int(x) for x in torch.aminmax(ids)) if ids.numel() else (0, 0)
     if low < 0 or high >= len(table):

@@ -7,7 +7,6 @@
 A folder of photos goes through in one command: see utils.photo_folder.
 """
 
-import runpy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,7 +187,3 @@ def _encoder_file(generator: Path) -> Path:
             '"encoder" in it): put it there, or choose another style: "mean", or one by name.'
         )
     return encoder
-
-
-if __name__ == "__main__":  # the command's name in the first edition
-    runpy.run_module("utils.photo_folder", run_name="__main__")

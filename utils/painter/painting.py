@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw
 from spade import SpadeGenerator
 from utils.files import PROJECT
 from utils.images import resize_map, save_image
-from utils.labels import ID, NAMES, check_label_ids, label_ids_to_colors
+from utils.labels import ID, NAMES, check_label_ids, label_counts, label_ids_to_colors
 
 Points = Sequence[tuple[float, float]]
 
@@ -48,9 +48,7 @@ def class_id(name: str) -> int:
 
 def class_names(label_ids: torch.Tensor) -> list[str]:
     """The names of the classes that occur in a map (H, W) of label ids, the largest first."""
-    counts = torch.bincount(label_ids.flatten().long(), minlength=len(NAMES))
-    order = counts.argsort(descending=True, stable=True).tolist()
-    return [NAMES[i] for i in order if counts[i]]
+    return [NAMES[label] for label in label_counts(label_ids)]
 
 
 def swap_class(label_ids: torch.Tensor, from_name: str, to_name: str) -> torch.Tensor:
@@ -317,10 +315,7 @@ def daylight(generator: SpadeGenerator) -> str | None:
 
 
 def draw_street(
-    generator: SpadeGenerator,
-    label_ids: torch.Tensor,
-    style: str | None = None,
-    precision: str = "exact",
+    generator: SpadeGenerator, label_ids: torch.Tensor, style: str | None = None
 ) -> torch.Tensor:
     """The picture that a generator draws into a map, in one of its styles.
 
@@ -328,7 +323,6 @@ def draw_street(
         label_ids: (H, W) or (B, H, W) integers, label ids 0..33, of the shape (the aspect) that the
             generator is made for; another size is resized to generator.size, nearest-neighbour.
         style: one of generator.styles (a city, a time of day), or None for no particular one.
-        precision: see SpadeGenerator.synthesize.
 
     Returns:
         image_u8, (3, H, W) or (B, 3, H, W) uint8 of generator.size, on the CPU.
@@ -337,7 +331,7 @@ def draw_street(
         ValueError: a map of another shape, or a style that the generator does not have.
     """
     z = None if style is None else generator.style(style)
-    return generator.synthesize(at_size(label_ids, generator.size), z=z, precision=precision).cpu()
+    return generator.synthesize(at_size(label_ids, generator.size), z=z).cpu()
 
 
 def save_street(

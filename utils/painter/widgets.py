@@ -63,9 +63,9 @@ def _style_choice(generator: SpadeGenerator) -> dict:
     return {"options": options, "value": daylight(generator) or options[0]}
 
 
-def _draw(generator: SpadeGenerator, label_ids: torch.Tensor, style: str, precision="exact"):
+def _draw(generator: SpadeGenerator, label_ids: torch.Tensor, style: str):
     """draw_street() in a style as chosen; a dropdown shows nothing for an option that is None."""
-    return draw_street(generator, label_ids, None if style == MEAN_STYLE else style, precision)
+    return draw_street(generator, label_ids, None if style == MEAN_STYLE else style)
 
 
 # ------------------------------------------------------------------------------ the painter
@@ -134,7 +134,6 @@ class StreetPainter(ipywidgets.VBox):
         starts: label_ids (H, W) to start from, by name; each has the shape of the picture.
         brushes: the classes that can be painted.
         folder: where "Save" puts map and picture.
-        precision: see SpadeGenerator.synthesize.
 
     Attributes:
         painting: the Painting; after changing it in a cell, call refresh().
@@ -152,13 +151,12 @@ class StreetPainter(ipywidgets.VBox):
         starts: dict[str, torch.Tensor],
         brushes: Sequence[str] = BENCHMARK_NAMES,
         folder: str | Path = PAINTINGS,
-        precision: str = "exact",
     ):
         for what, given in (("generator", generators), ("start", starts), ("brush", brushes)):
             if not given:
                 raise ValueError(f"There is no {what}: give the painter at least one.")
         colors = ["#{:02x}{:02x}{:02x}".format(*COLORS[class_id(name)]) for name in brushes]
-        self._generators, self._folder, self._precision = generators, Path(folder), precision
+        self._generators, self._folder = generators, Path(folder)
         size = next(iter(generators.values())).size
         self._starts = {
             name: at_size(ids, size, f"the start map {name!r}") for name, ids in starts.items()
@@ -201,7 +199,7 @@ class StreetPainter(ipywidgets.VBox):
     def _draw(self) -> None:
         generator = self._generators[self.controls["generator"].value]
         style = self.controls["style"].value
-        self.image_u8 = _draw(generator, self.label_ids, style, self._precision)
+        self.image_u8 = _draw(generator, self.label_ids, style)
         self.canvas.picture_url = _url(self.image_u8)
 
     def _save(self) -> None:
