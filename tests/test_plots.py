@@ -177,17 +177,6 @@ def test_channels_that_vary_most_are_shown_dark_to_bright():
     assert second[0].nonzero().tolist() == [[0, 0]]
 
 
-def test_figures_are_stored_as_small_jpegs(monkeypatch):
-    settings = []
-    monkeypatch.setattr(
-        plots, "set_matplotlib_formats", lambda *kinds, **more: settings.append((kinds, more))
-    )
-    with plt.rc_context():
-        plots.setup_notebook()
-        assert plt.rcParams["figure.dpi"] == plt.rcParams["savefig.dpi"] == 80
-    assert settings == [(("jpeg",), {"pil_kwargs": {"quality": 70}})]
-
-
 def test_spread_is_the_mean_and_the_middle_80_percent(pictures):
     values = torch.linspace(0, 1, 11).expand(3, -1).clone()
     values[1, :] = math.nan  # no scene has such a step
