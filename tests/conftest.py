@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from local_server import local_site
 
 from utils.files import PROJECT
 
@@ -14,6 +15,13 @@ LONGEST = ("test_browser.py", "test_training.py", "test_spade_training.py", "tes
 def pytest_collection_modifyitems(items):
     """The longest modules first: no worker is left with one of them while the other rests."""
     items.sort(key=lambda item: (*LONGEST, item.path.name).index(item.path.name))
+
+
+@pytest.fixture
+def site():
+    """The local server that downloads come from."""
+    with local_site() as site:
+        yield site
 
 
 @pytest.fixture

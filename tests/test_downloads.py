@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import requests
 import torch
-from local_server import DATA, PAGE, files, local_site
+from local_server import DATA, PAGE, files
 from requests.adapters import HTTPAdapter
 from test_archives import a_member, a_zip
 
@@ -34,12 +34,6 @@ from utils.downloads import (
 )
 
 PASSWORD = "correct-horse-battery"
-
-
-@pytest.fixture
-def site():
-    with local_site() as site:
-        yield site
 
 
 def test_git_tree_id_is_what_git_says(tmp_path):

@@ -161,10 +161,14 @@ def test_a_graphed_training_of_spade_is_an_ordinary_one(
     torch.testing.assert_close(graphed, ordinary, rtol=0.03, atol=0.03)
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_a_gpu)])
-def test_each_shape_has_a_capture_with_gradients_of_its_own(monkeypatch, device):
-    if device == "cpu":
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=on_a_gpu)])
+def device(request, monkeypatch):
+    if request.param == "cpu":
         pretended_graph.install(monkeypatch)
+    return request.param
+
+
+def test_each_shape_has_a_capture_with_gradients_of_its_own(device):
     layer = nn.Linear(3, 1, bias=False).to(device)
     same = copy.deepcopy(layer)
 
@@ -196,10 +200,7 @@ def test_each_shape_has_a_capture_with_gradients_of_its_own(monkeypatch, device)
     assert "step" not in vars(optimizer), "the optimizer's own step is back"
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_a_gpu)])
-def test_a_step_that_cannot_be_captured_is_named(monkeypatch, device):
-    if device == "cpu":
-        pretended_graph.install(monkeypatch)
+def test_a_step_that_cannot_be_captured_is_named(device):
     layer = nn.Linear(3, 1).to(device)
     optimizer = torch.optim.SGD(layer.parameters(), 0.1)
 
@@ -222,10 +223,7 @@ def test_a_step_that_cannot_be_captured_is_named(monkeypatch, device):
     assert not torch.equal(layer.weight, before)
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_a_gpu)])
-def test_an_interrupted_capture_is_ended(monkeypatch, device):
-    if device == "cpu":
-        pretended_graph.install(monkeypatch)
+def test_an_interrupted_capture_is_ended(device):
     layer, calls = nn.Linear(3, 1).to(device), []
     optimizer = torch.optim.SGD(layer.parameters(), 0.1)
 

@@ -7,17 +7,11 @@ import types
 from pathlib import Path
 
 import pytest
-from local_server import DATA, PAGE, files, local_site
+from local_server import DATA, PAGE, files
 
 from utils.http_download import download
 
 MD5 = hashlib.md5(DATA).hexdigest()
-
-
-@pytest.fixture
-def site():
-    with local_site() as site:
-        yield site
 
 
 def test_a_file_comes_whole_and_is_not_downloaded_again(site, tmp_path):

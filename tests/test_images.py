@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from examples import noise
 from PIL import Image, ImageOps
 
 from utils import decoding, images
@@ -26,11 +27,6 @@ from utils.images import (
     u8_to_pm1,
 )
 from utils.labels import COLORS, colors_to_label_ids, label_ids_to_colors
-
-
-def noise(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
 
 
 def smooth(height, width):

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 import pytest
 import torch
+from examples import noise
 from killed import killed_and_resumed
 
 import spade
@@ -28,20 +29,22 @@ SIZE = (64, 32)
 NAMES = ("a.png", "b & <c> #1.png", "c.jpg", "c.png", "d.webp")
 
 
-@pytest.fixture(scope="module")
-def pipeline():
+def a_pipeline():
     torch.manual_seed(0)
     generator = spade.SpadeGenerator(ngf=2, hidden=4, upsampling="normal", size=SIZE)
     return Pipeline(SegmentationNet("resnet18"), generator)
 
 
+@pytest.fixture(scope="module")
+def pipeline():
+    return a_pipeline()
+
+
 @pytest.fixture
 def photos(tmp_path):
     """Five photos, larger than the generator's, two of them with one stem."""
-    random = torch.Generator().manual_seed(0)
-    for name in NAMES:
-        image_u8 = torch.randint(0, 256, (3, 50, 90), generator=random, dtype=torch.uint8)
-        save_image(image_u8, tmp_path / "photos" / name)
+    for seed, name in enumerate(NAMES):
+        save_image(noise(3, 50, 90, seed=seed), tmp_path / "photos" / name)
     return tmp_path / "photos"
 
 
@@ -122,10 +125,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
 
 def run_in(folder):
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    generator = spade.SpadeGenerator(ngf=2, hidden=4, upsampling="normal", size=SIZE)
-    pipeline = Pipeline(SegmentationNet("resnet18"), generator)
-    run_folder(pipeline, folder.parent / "photos", folder, batch_size=2)
+    run_folder(a_pipeline(), folder.parent / "photos", folder, batch_size=2)
 
 
 def test_killed_at_random_moments_it_ends_the_same(photos, tmp_path):

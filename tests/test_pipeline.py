@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from examples import noise
 
 import spade
 from utils import photo_folder
@@ -30,13 +31,7 @@ def styled():
 
 
 def maps(*shape):
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(7, 34, shape, generator=generator, dtype=torch.uint8)
-
-
-def photos(*shape):
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    return noise(*shape, low=7, high=34)
 
 
 def equal(one: PipelineResult, other: PipelineResult) -> bool:
@@ -45,7 +40,7 @@ def equal(one: PipelineResult, other: PipelineResult) -> bool:
 
 @pytest.mark.parametrize("batch", [(), (2,)])
 def test_run(pipeline, batch):
-    image_u8 = photos(*batch, 3, 64, 128)
+    image_u8 = noise(*batch, 3, 64, 128)
     result = pipeline.run(image_u8)
     assert result.image_u8 is image_u8
     assert result.generated_u8.shape == (*batch, 3, 64, 128)
@@ -58,7 +53,7 @@ def test_run(pipeline, batch):
 
 
 def test_each_round_starts_where_the_one_before_it_ended(pipeline):
-    rounds = pipeline.feedback(photos(2, 3, 64, 64), rounds=3)
+    rounds = pipeline.feedback(noise(2, 3, 64, 64), rounds=3)
     assert len(rounds) == 3
     for before, after in zip(rounds, rounds[1:], strict=False):
         assert after.image_u8 is before.generated_u8
@@ -69,7 +64,7 @@ def test_each_round_starts_where_the_one_before_it_ended(pipeline):
 @pytest.mark.parametrize("rounds", [0, -1])
 def test_no_rounds(pipeline, rounds):
     with pytest.raises(ValueError, match=f"rounds is {rounds}: expected 1 or more"):
-        pipeline.feedback(photos(3, 64, 64), rounds)
+        pipeline.feedback(noise(3, 64, 64), rounds)
 
 
 def test_a_precision_that_is_none(pipeline):
@@ -96,7 +91,7 @@ def test_maps_of_two_sizes():
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
 def test_a_given_map_takes_the_place_of_the_predicted_one(pipeline, dtype):
-    image_u8, label_ids = photos(2, 3, 64, 64), maps(2, 64, 64)
+    image_u8, label_ids = noise(2, 3, 64, 64), maps(2, 64, 64)
     result = pipeline.run(image_u8, label_ids.to(dtype))
     assert result.image_u8 is image_u8
     assert torch.equal(result.label_ids, label_ids) and result.label_ids.dtype == torch.uint8
@@ -112,7 +107,7 @@ def test_any_map_that_a_network_predicts_is_drawn(pipeline, monkeypatch):
     with pytest.raises(ValueError, match="looks like train ids"):
         pipeline.run(None, label_ids)
     monkeypatch.setattr(pipeline.segmenter, "predict", lambda image_u8: label_ids)
-    assert torch.equal(pipeline.run(photos(1, 3, 64, 64)).label_ids, label_ids)
+    assert torch.equal(pipeline.run(noise(1, 3, 64, 64)).label_ids, label_ids)
 
 
 def test_starts_that_are_none(pipeline):
@@ -137,7 +132,7 @@ def test_every_photo_in_its_own_style(styled):
     torch.manual_seed(0)
     encoder = spade.Encoder(ngf=2, z_dim=3).eval()
     pipeline = Pipeline(styled.segmenter, styled.generator, encoder=encoder)
-    image_u8, label_ids = photos(2, 3, 64, 64), maps(2, 64, 64)
+    image_u8, label_ids = noise(2, 3, 64, 64), maps(2, 64, 64)
     with torch.no_grad():
         z = encoder(u8_to_pm1(image_u8))[0]
     draw = styled.generator.synthesize
@@ -151,7 +146,7 @@ def test_every_photo_in_its_own_style(styled):
 
 
 def test_stream(pipeline):
-    image_u8 = photos(5, 3, 64, 64)
+    image_u8 = noise(5, 3, 64, 64)
     asked = []
     batches = (asked.append(batch) or batch for batch in image_u8.split(2))
     results = pipeline.stream(batches)
@@ -212,7 +207,7 @@ def command(styled, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(photo_folder, "load_pipeline", lambda *args: asked.append(args) or styled)
     for name in ("a", "b"):
-        save_image(photos(3, 40, 90), tmp_path / "in" / f"{name}.png")
+        save_image(noise(3, 40, 90), tmp_path / "in" / f"{name}.png")
     (tmp_path / "in" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
 
     def run(*options):

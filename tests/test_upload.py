@@ -8,6 +8,7 @@ from types import ModuleType, SimpleNamespace
 import ipywidgets
 import pytest
 import torch
+from examples import noise
 
 from utils.images import read_photo, save_image
 from utils.upload import upload_button, uploaded_file
@@ -18,9 +19,7 @@ SIZE = (64, 32)
 @pytest.fixture
 def photo(tmp_path):
     """A photo's file, larger than SIZE and of another shape."""
-    random = torch.Generator().manual_seed(0)
-    image_u8 = torch.randint(0, 256, (3, 60, 90), generator=random, dtype=torch.uint8)
-    return save_image(image_u8, tmp_path / "street.png")
+    return save_image(noise(3, 60, 90), tmp_path / "street.png")
 
 
 @pytest.fixture
