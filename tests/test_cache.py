@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from examples import equal
 from killed import killed_and_resumed
 
 from utils import cache
@@ -44,13 +45,6 @@ def files(folder):
         save_image(street.image_u8, folder / "train" / f"{i}.png")
         save_image(street.label_ids % 12, folder / "trainannot" / f"{i}.png")
     return folder
-
-
-def equal(one, other):
-    return all(
-        torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-        for a, b in ((getattr(one, field), getattr(other, field)) for field in vars(one))
-    )
 
 
 def test_cold_equals_warm_equals_uncached(tmp_path):
@@ -337,7 +331,6 @@ def test_scenes_that_live_on_a_device(tmp_path):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("resident", [None, False])
 def test_scenes_on_a_gpu(resident, tmp_path):
     scenes = cached(toy(), tmp_path)

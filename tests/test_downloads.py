@@ -442,12 +442,6 @@ def test_spade_comes_by_one_call(site, tmp_path, places, weights, capsys):
     assert len(site.ranges()) == 1 and capsys.readouterr().out == "" and not places.asked
 
 
-def test_spade_goes_on_where_it_stopped(site, tmp_path, places, weights):
-    site.add("/file.zip", weights, {"stop": len(weights) // 2}, {})
-    download_spade_generator(tmp_path / "G" / "G.pth")
-    assert site.ranges()[1].startswith("bytes=") and len(files(tmp_path / "G")) == 2
-
-
 def test_spade_is_found_on_the_mounted_drive(site, tmp_path, places, weights, capsys):
     places.put_on_drive(weights)
     path = download_spade_generator(tmp_path / "latest_net_G.pth")

@@ -35,13 +35,9 @@ from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet
 from utils.training import balanced_weights, train
 
-on_a_gpu = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
 # (precision, is it on a GPU?)
 PRECISIONS = [("fp32", False), ("bf16", False)]
-PRECISIONS += [pytest.param(x, True, marks=on_a_gpu) for x in ("fp32", "bf16", "fp16")]
+PRECISIONS += [pytest.param(x, True, marks=pytest.mark.gpu) for x in ("fp32", "bf16", "fp16")]
 
 
 def test_a_training_that_is_over_holds_nothing(tmp_path, monkeypatch):
@@ -161,7 +157,7 @@ def test_a_graphed_training_of_spade_is_an_ordinary_one(
     torch.testing.assert_close(graphed, ordinary, rtol=0.03, atol=0.03)
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=on_a_gpu)])
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request, monkeypatch):
     if request.param == "cpu":
         pretended_graph.install(monkeypatch)
@@ -263,7 +259,6 @@ def test_elsewhere_a_step_is_an_ordinary_function(monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_photo_to_photo_on_a_gpu_is_what_it_is_on_the_cpu():
     scene = open_scenes("toy", "val", size=(256, 128))[0]
     one, other = (

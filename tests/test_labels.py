@@ -36,14 +36,12 @@ def test_the_table_is_that_of_cityscapesscripts():
         assert labels.NAMES[label.id] == label.name and labels.ID[label.name] == label.id
         assert tuple(labels.COLORS[label.id].tolist()) == label.color
         assert labels.TRAIN_ID_OF_LABEL[label.id] == label.trainId
-        assert (label.id in labels.THING_IDS) == label.hasInstances
 
 
 def test_the_benchmark_classes():
     assert labels.BENCHMARK_IDS == tuple(trainId2label[i].id for i in range(19))
     assert labels.BENCHMARK_IDS[:3] == (7, 8, 11) and labels.BENCHMARK_IDS[18] == 33
     assert labels.BENCHMARK_NAMES[0] == "road" and labels.BENCHMARK_NAMES[18] == "bicycle"
-    assert labels.THING_IDS == tuple(range(24, 34))
 
 
 # ------------------------------------------------------------------------------ train ids

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from examples import noise
+from examples import equal, noise
 
 import spade
 from utils import photo_folder
 from utils.images import save_image, u8_to_pm1
 from utils.photo_folder import settings_of
-from utils.pipeline import Pipeline, PipelineResult, agreement, load_pipeline
+from utils.pipeline import Pipeline, agreement, load_pipeline
 from utils.segmentation import SegmentationNet, save_segmentation
 
 FIELDS = ("image_u8", "label_ids", "generated_u8", "generated_label_ids")
@@ -32,10 +32,6 @@ def styled():
 
 def maps(*shape):
     return noise(*shape, low=7, high=34)
-
-
-def equal(one: PipelineResult, other: PipelineResult) -> bool:
-    return all(torch.equal(getattr(one, field), getattr(other, field)) for field in FIELDS)
 
 
 @pytest.mark.parametrize("batch", [(), (2,)])

@@ -228,10 +228,6 @@ def _keep_freed_memory(worker: int) -> None:
         mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
 
 
-def _as_it_is(chunk: list) -> list:
-    return chunk
-
-
 def _decoded(
     scenes: Scenes, part: Path, start: int, workers: int | None
 ) -> Iterator[tuple[str, str, str]]:
@@ -243,7 +239,7 @@ def _decoded(
         _Decoder(scenes, part),
         batch_sampler=[chunk.tolist() for chunk in chunks],
         num_workers=workers if workers > 1 else 0,
-        collate_fn=_as_it_is,
+        collate_fn=list,  # as it is
         worker_init_fn=_keep_freed_memory,
     )
     for chunk in loader:

@@ -19,7 +19,6 @@ NAMES = tuple(label.name for label in LABELS)  # NAMES[7] == "road"
 ID = {label.name: label.id for label in LABELS}  # ID["road"] == 7
 COLORS = torch.tensor([label.color for label in LABELS], dtype=torch.uint8)  # (34, 3) RGB
 CATEGORIES = torch.tensor([label.categoryId for label in LABELS])  # (34,): 0 void ... 7 vehicle
-THING_IDS = tuple(label.id for label in LABELS if label.hasInstances)  # 24..33: person .. bicycle
 
 NUM_LABELS = len(LABELS)  # 34: the ids 0..33
 IGNORED = 255  # the train id of every class that the benchmark does not score
