@@ -221,7 +221,7 @@ def test_golden_encoder():
 
 def test_golden_discriminator():
     figures = golden("discriminator")
-    discriminator = with_golden_weights(spade.Discriminator(ndf=4), figures)
+    discriminator = with_golden_weights(spade.MultiscaleDiscriminator(ndf=4), figures)
     semantics = spade.semantics(figures["label_ids"], figures["instance_ids"])
     with torch.no_grad():
         scales = discriminator(semantics, figures["image"][None])
