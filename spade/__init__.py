@@ -10,7 +10,6 @@ from .encoder import Encoder
 from .generator import SpadeGenerator
 from .semantics import semantics
 
-
 __all__ = [
     "Encoder",
     "MultiscaleDiscriminator",
