@@ -454,7 +454,7 @@ def test_spade_from_the_next_place(site, tmp_path, places, weights, capsys, answ
     assert path.read_bytes() == weights and places.asked == [downloads.SPADE_DRIVE_ID]
     printed = capsys.readouterr().out
     assert re.search(words, printed) and "MyDrive/latest_net_G.pth is truncated" in printed
-    assert printed.count("not had") == 2 and "candidate" not in printed
+    assert printed.count("failed: ") == 2 and "candidate" not in printed
 
 
 @pytest.mark.parametrize(
@@ -507,7 +507,7 @@ def test_spade_of_another_hash_is_refused(site, tmp_path, places, weights, capsy
     path = download_spade_generator(tmp_path / "G" / "latest_net_G.pth")
     state = torch.load(path) | {"conv_img.bias": torch.ones(3)}
     torch.save(state, path)
-    with pytest.raises(ValueError, match=r"another file than the first .*sha256 .* was expected"):
+    with pytest.raises(ValueError, match=r"not the file that came first, .*sha256 .* was expected"):
         download_spade_generator(path)
     # It stays as it was, and the same goes for what comes anew.
     assert files(path.parent) == GENERATOR_FILES
@@ -516,7 +516,7 @@ def test_spade_of_another_hash_is_refused(site, tmp_path, places, weights, capsy
     site.add("/file.zip", weights, {"data": places.data})
     with pytest.raises(ConnectionError, match="None of 2 places"):
         download_spade_generator(path)
-    assert capsys.readouterr().out.count("another file than the first that came") == 2
+    assert capsys.readouterr().out.count("not the file that came first") == 2
     site.add("/file.zip", weights)
     assert download_spade_generator(path).read_bytes() == weights
 

@@ -365,9 +365,9 @@ def test_files_that_are_no_pictures(read, tmp_path):
         (b"\xff\xd8\xff\xe0", "is cut short or damaged"),
         (b"", r"is empty \(0 bytes\); download it again"),
         (bytes(5000), "holds nothing but zeros; download it again"),
-        (b"\n<!DOCTYPE html><html>log in<svg></html>", "is a web page, and no picture"),
-        (b"<html>no picture</html>", "is a web page, and no picture; download it again"),
-        ("kein Bild: ä\n".encode(), "is a text, and no picture; download it again"),
+        (b"\n<!DOCTYPE html><html>log in<svg></html>", "is a web page, not a picture"),
+        (b"<html>no picture</html>", "is a web page, not a picture; download it again"),
+        ("kein Bild: ä\n".encode(), "is a text, not a picture; download it again"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer; run git lfs"),
         (b"<?xml version='1.0'?>\n<svg/>", "is an SVG drawing; export it"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is a HEIC picture, whatever .*; export it"),
@@ -375,7 +375,7 @@ def test_files_that_are_no_pictures(read, tmp_path):
         (b"\xff\x0a\0\1\2", "is a JPEG XL picture, whatever its name says; export it"),
         (b"II*\0\x10\0\0\0CR\2", "is a TIFF or a camera's raw picture; export it"),
         (b"8BPS\0\1\0\0", "is a Photoshop file; export it"),
-        (b"\1\2\3\4", "is of no kind that is known here; export it .*, or download it again"),
+        (b"\1\2\3\4", "is of an unknown format; export it .*, or download it again"),
     ):
         path.write_bytes(content)
         with pytest.raises(

@@ -235,4 +235,4 @@ def test_command_says_what_is_wrong(command, capsys, monkeypatch):
 
     monkeypatch.setattr(photo_folder.Pipeline, "run", interrupted)
     assert command() == 130
-    assert "the same command goes on" in capsys.readouterr().out
+    assert "the same command continues" in capsys.readouterr().out

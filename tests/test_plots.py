@@ -73,7 +73,7 @@ def test_a_grid_shows_photos_maps_and_masks(pictures):
 
 def test_a_copy_that_cannot_be_saved_is_a_warning(pictures):
     pictures.parent.touch()  # a file in the way of the folder
-    with pytest.warns(UserWarning, match=r"a grid\.jpg was not saved, all else goes on: "):
+    with pytest.warns(UserWarning, match=r"a grid\.jpg was not saved, everything else continues: "):
         show_grid({"a": [IMAGE_U8]}, name="a grid")
     assert torch.equal(shown(the_figure().axes[0]), IMAGE_U8)
 

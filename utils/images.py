@@ -28,7 +28,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def pm1_to_u8(image_pm1: torch.Tensor) -> torch.Tensor:
-    """image_pm1 (..., 3, H, W) float -> image_u8 of the same shape; beyond -1..1 is cut."""
+    """image_pm1 (..., 3, H, W) float -> image_u8 of the same shape, clipped to 0..255."""
     return ((image_pm1.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -43,7 +43,7 @@ def u8_to_imagenet(
     std: tuple[float, float, float] = IMAGENET_STD,
 ) -> torch.Tensor:
     """image_u8 (..., 3, H, W) -> float32 of the same shape, (image_u8 / 255 - mean) / std."""
-    # Not torchvision's normalize(): it would send the six numbers each time, and wait for the GPU.
+    # Not torchvision's normalize(): each call would copy the six numbers, and wait for the GPU.
     mean, std = (
         constant(tuple(((255 * value,),) for value in values), image_u8.device)  # (3, 1, 1)
         for values in (mean, std)
@@ -70,8 +70,8 @@ def read_image(path: str | Path | ZippedFile) -> torch.Tensor:
     RGB; what is transparent becomes white.  A photo of more than 65 megapixels is read at a reduced
     scale, if its format allows that.
 
-    Raises FileNotFoundError if there is no such file, ValueError if it is no complete picture, or
-    has more than 120 megapixels and is no JPEG.
+    Raises FileNotFoundError if there is no such file, ValueError if it is not a complete picture,
+    or has more than 120 megapixels and is not a JPEG.
     """
     rows = decode_photo(_read_bytes(path), str(path))
     # Not made contiguous: that would take longer than resizing does, which does not need it.
@@ -117,8 +117,8 @@ def crop_to_aspect(image: torch.Tensor, size: tuple[int, int], at: float = 0.5) 
 
     Args:
         size: (width, height); only their ratio counts.  480x360 for a 2:1 size: rows 60..300.
-        at: where it lies if the picture is wider: 0 at the left end, 0.5 in the middle, 1 at the
-            right end.  Of a picture that is higher it is the middle rows.
+        at: where the crop lies in a picture that is wider: 0 at the left end, 0.5 in the middle, 1
+            at the right end.  From a picture that is higher, the middle rows are taken.
     """
     height, width = image.shape[-2:]
     crop_width = min(width, max(1, round(height * size[0] / size[1])))
@@ -153,7 +153,7 @@ def _under_centres(length: int, new_length: int) -> torch.Tensor:
     """Which of length pixels lie under the centres of new_length ones -> (new_length,) int64."""
     steps = torch.full((new_length,), length / new_length, dtype=torch.float64)
     steps[0] /= 2
-    # Added up as Pillow does, whose rounding decides where a centre lies between two pixels.
+    # Summed as in Pillow, whose rounding decides where a centre lies between two pixels.
     return steps.cumsum(0).long()
 
 
@@ -168,7 +168,7 @@ def read_photo(path: str | Path, size: tuple[int, int]) -> torch.Tensor:
 def save_image(image_u8: torch.Tensor, path: str | Path) -> Path:
     """Write image_u8 (3, H, W) as path's ending says (.png, .jpg), or a map (H, W) uint8 (.png).
 
-    The folder is made; the file appears whole or not at all.
+    The folder is made, and the file is written atomically.
     """
     kind = _check_picture(image_u8, path)
     array = image_u8.cpu().movedim(0, -1).numpy() if image_u8.dim() == 3 else image_u8.cpu().numpy()
@@ -180,7 +180,7 @@ def save_image(image_u8: torch.Tensor, path: str | Path) -> Path:
 
 
 def _check_picture(image_u8: torch.Tensor, path: str | Path) -> str:
-    """Whether that can be saved under this name -> the file format's name."""
+    """Raise ValueError if this can't be saved under that name -> the name of the file format."""
     if image_u8.dtype != torch.uint8 or not (
         image_u8.dim() == 2 or (image_u8.dim() == 3 and len(image_u8) == 3)
     ):

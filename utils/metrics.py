@@ -4,7 +4,7 @@
     score.update(predicted_ids, true_ids)
     print(score.compute())
 
-BoundaryScore() is used alike and says how well the outlines fit.
+BoundaryScore() is used in the same way and says how well the outlines fit.
 """
 
 import math
@@ -130,8 +130,8 @@ class BoundaryScore:
     reverse.  Pixels whose true label the benchmark does not score are left out.
 
     Args:
-        tolerance: what is near, in pixels along each axis; None is 0.75 % of the diagonal, rounded,
-            and at least 1.
+        tolerance: how far is near, in pixels along each axis; None is 0.75 % of the diagonal,
+            rounded, and at least 1.
 
     Source: Csurka et al., "What is a good evaluation measure for semantic segmentation?",
     BMVC 2013; there the F-score is taken of each picture, here of the whole set.
@@ -188,7 +188,7 @@ def _by_name(values: Tensor, occurs: Tensor) -> dict[str, float]:
 
 
 def _widened(mask: Tensor, reach: int) -> Tensor:
-    """(B, H, W) bool -> True wherever the mask is within so many pixels along each axis."""
+    """(B, H, W) bool -> True where the mask is at most `reach` pixels away along each axis."""
     return F.max_pool2d(mask.half(), 2 * reach + 1, stride=1, padding=reach) > 0
 
 

@@ -146,7 +146,7 @@ def show_class_scores(scores: dict[str, dict[str, float]], name: str | None = No
 
 
 def show_models(rows: Sequence[dict], name: str | None = None) -> None:
-    """What each network costs and gives: a point a network, as large as its parameters.
+    """Speed and mIoU of networks: a point for each, as large as its number of parameters.
 
     Args:
         rows: of benchmarks/segmentation_models.json: backbone, head, miou, parameters and
@@ -171,10 +171,11 @@ def show_models(rows: Sequence[dict], name: str | None = None) -> None:
 def show_losses(
     history: dict[str, Sequence[float]], points: int = 100, name: str | None = None
 ) -> None:
-    """The losses of a training of SPADE, a panel each, as means of so many stretches.
+    """The losses of a training of SPADE, a panel each, as means over equal parts of it.
 
     Args:
         history: loss -> its values in the order of the training, as spade.training returns them.
+        points: how many parts.
     """
     figure, axes = plt.subplots(1, len(history), figsize=(FIGURE_WIDTH, 2.4), squeeze=False)
     for axis, (loss, values) in zip(axes[0], history.items(), strict=True):

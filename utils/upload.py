@@ -59,7 +59,7 @@ class UploadBox(ipywidgets.VBox):
             self._receive(file[0], lambda path: path.write_bytes(file[1]))
 
     def _on_large_upload(self, button) -> None:
-        from google.colab import files  # its upload blocks until a file is chosen, or none
+        from google.colab import files  # its upload blocks until a file is chosen, or cancelled
 
         self._receive("the photo", lambda path: files.upload_file(str(path)))
 

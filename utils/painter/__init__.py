@@ -1,4 +1,4 @@
-"""Painting street maps: what a painter does (painting) and what can be clicked (widgets)."""
+"""Painting street maps: the functions (painting) and the widgets (widgets)."""
 
 from utils.painter.painting import (
     Painting,

@@ -38,7 +38,7 @@ def class_id(name: str) -> int:
     """The label id of a class: class_id("car") == 26.
 
     Raises:
-        ValueError: no class has that name; says which ones look like it.
+        ValueError: no class has that name; names similar ones.
     """
     if name not in ID:
         close = difflib.get_close_matches(str(name).lower(), NAMES, n=3) or NAMES
@@ -158,14 +158,14 @@ def stroke_mask(points: Points, size: float, shape: tuple[int, int]) -> torch.Te
 
 
 def fill_mask(label_ids: torch.Tensor, point: tuple[float, float]) -> torch.Tensor:
-    """The pixels of the same class that hang together with the one at a point.
+    """The connected pixels of one class around a point.
 
     Args:
         label_ids: (H, W) uint8, label ids 0..33.
         point: (x, y) in pixels, inside of the map.
 
     Returns:
-        (H, W) bool; pixels hang together across their sides, not across corners.
+        (H, W) bool; pixels are connected across their sides, not across corners.
 
     Raises:
         ValueError: a point outside of the map.
@@ -193,7 +193,7 @@ def _as_points(points: Points) -> list[list[float]]:
 
 
 class Painting:
-    """A label map that is painted on, and every map that it was before.
+    """A label map to paint on, with undo.
 
     Args:
         start_ids: (H, W) integers, label ids 0..33: what is there at first, and what erase() brings
@@ -254,7 +254,7 @@ class Painting:
         self._step(start_ids, start_ids)
 
     def undo(self) -> None:
-        """Take the last step back, of a hundred at most.
+        """Take back the last step; a hundred steps are kept.
 
         Raises:
             ValueError: there is none.
@@ -310,7 +310,7 @@ def at_size(
 
 
 def daylight(generator: SpadeGenerator) -> str | None:
-    """The name of the generator's style of a bright day, or None if it knows no such."""
+    """The name of the generator's style of a bright day, or None if it has none."""
     return next((name for name in ("noon", "day") if name in generator.styles), None)
 
 
