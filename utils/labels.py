@@ -125,9 +125,12 @@ def _looks_like_train_ids(label_ids: torch.Tensor) -> bool:
     A real map of label ids holds vegetation (21), sky (23) or cars (26); one of train ids holds
     road (0), building (2) and sky (10), which as label ids are void, border and rail track.
     """
+    if label_ids.is_floating_point() or label_ids.dim() not in (2, 3):
+        return False
+    if not bool(((label_ids < NUM_TRAIN_IDS) | (label_ids == IGNORED)).all()):
+        return False
     values = label_ids.flatten().long()
-    is_id = (values >= 0) & (values < NUM_TRAIN_IDS) | (values == IGNORED)
-    if label_ids.is_floating_point() or label_ids.dim() not in (2, 3) or not is_id.all():
+    if bool((values < 0).any()):
         return False
     counts = torch.bincount(values, minlength=IGNORED + 1)
     rare = counts[_RARE_LOW_IDS]
