@@ -120,7 +120,8 @@ def print_multiplications(generator: spade.SpadeGenerator, maps: list[torch.Tens
         rest = sum(x.weight_orig.numel() for x in convolutions) * pixels / 1e9
         before = (first + two) * pixels / 1e9
         # The hidden layer is a sum of columns: it has no multiplications left.
-        after = two * statistics.mean(a.products for a in around) / 1e9
+        products = [len(a.small) if a.repeat else pixels for a in around]
+        after = two * statistics.mean(products) / 1e9
         sums = [x + y for x, y in zip(sums, (before, after, rest))]
         height, width = around[0].small_of.shape[1:]
         print(

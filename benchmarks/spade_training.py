@@ -40,7 +40,7 @@ class Networks:
             24, "more" if size[1] >= 128 else "normal", 64, size, hidden=48, max_channels=192
         )
         self.encoder = spade.Encoder(16, 64)
-        self.discriminator = spade.Discriminator(32)
+        self.discriminator = spade.MultiscaleDiscriminator(32)
         self.perceptual = PerceptualLoss.of_segmentation(
             load_segmentation(find_weights("segmentation", "toy"))[0]
         )

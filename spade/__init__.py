@@ -10,10 +10,7 @@ from .encoder import Encoder
 from .generator import SpadeGenerator
 from .semantics import semantics
 
-Discriminator = MultiscaleDiscriminator  # the only one that anybody needs from outside
-
 __all__ = [
-    "Discriminator",
     "Encoder",
     "MultiscaleDiscriminator",
     "SpadeGenerator",

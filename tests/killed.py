@@ -13,11 +13,14 @@ SERVER.set_forkserver_preload(["spade.stages", "utils.stages", "utils.photo_fold
 KILLS = int(os.environ.get("COURSE_KILLS", "2"))
 
 
-def killed_and_resumed(work: Callable[[Path], object], folder: Path) -> tuple[Path, Iterator[Path]]:
+def killed_and_resumed(
+    work: Callable[[Path], object], folder: Path, times: int = 1
+) -> tuple[Path, Iterator[Path]]:
     """work(a folder) undisturbed -> that folder; and folders where it was killed, and done again.
 
     Args:
         work: a function of a test module; it runs in processes of its own.
+        times: kills in a row, before it may come to its end.
     """
     _run(os.getcwd, folder / "warm")  # does nothing, but starts the server
     start = time.monotonic()
@@ -29,7 +32,7 @@ def killed_and_resumed(work: Callable[[Path], object], folder: Path) -> tuple[Pa
         for number in range(KILLS):
             there = folder / f"killed{number}"
             share = (number + moments.random()) / KILLS  # early and late ones, however few
-            kills += _run(work, there, share * seconds)
+            kills += sum(_run(work, there, share * seconds) for _ in range(times))
             _run(work, there)
             yield there
         assert kills, "each process had come to its end"

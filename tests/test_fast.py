@@ -287,16 +287,12 @@ def test_synthesize_takes_the_fast_way_on_the_cpu(monkeypatch):
             (torch.full((64, 64), 34),),
             r"holds values 34\.\.34, expected Cityscapes label ids 0\.\.33",
         ),
-        ((torch.full((64, 64), -1),), r"holds values -1\.\.-1, expected"),
-        ((torch.zeros(64, 64),), r"has dtype torch.float32, expected .*nearest"),
         (
             (torch.zeros(64, 65).int(),),
             "64x65|65x64 .*multiples of 64; the nearest are 64 or 128 wide",
         ),
         ((noise_ids(64, 64), noise_ids(64, 32)), r"instance_ids has shape \(64, 32\), label_ids"),
         ((noise_ids(64, 64), torch.zeros(64, 64)), r"instance_ids has dtype torch.float32"),
-        ((torch.zeros(0, 64, 64).int(),), r"is empty \(shape \(0, 64, 64\)\)"),
-        ((torch.zeros(1, 1, 64, 64).int(),), r"has shape \(1, 1, 64, 64\), expected"),
     ],
 )
 def test_bad_input(arguments, message):

@@ -278,11 +278,6 @@ def test_daylight_is_the_style_of_a_bright_day_if_there_is_one():
         assert daylight(known) == expected
 
 
-def test_an_unknown_style(generator):
-    with pytest.raises(ValueError, match="no style 'dusk'"):
-        draw_street(generator, empty_street((128, 64)), "dusk")
-
-
 def test_saved_and_read_back(tmp_path):
     label_ids = empty_street((128, 64))
     image_u8 = torch.arange(3 * 64 * 128).reshape(3, 64, 128).to(torch.uint8)

@@ -68,25 +68,15 @@ def test_no_home_paths_in_text(tracked):
 
 
 @pytest.mark.parametrize(
-    "name", ["0001TP_006690.png", "0006R0_f00930.jpg", "0016E5_00390.png", "Seq05VD_f00000_L.png"]
-)
-def test_camvid_names_are_recognised(name):
-    assert CAMVID.search(name)
-
-
-@pytest.mark.parametrize(
-    "name",
+    "pattern, found, passed",
     [
-        "aachen_000000_000019_leftImg8bit.png",
-        "bad-honnef_000001_000020_gtFine_labelIds.png",
-        "ulm_000001_000019_gtFine_polygons.json",
+        (CAMVID, "0001TP_006690.png 0006R0_f00930.jpg 0016E5_00390.png", "04_pipeline_photo.jpg"),
+        (CAMVID, "Seq05VD_f00000_L.png", "seq.png"),
+        (CITYSCAPES, "aachen_000000_000019_leftImg8bit.png ulm_000001_000019_gtFine_polygons.json",
+         "cityscapes_generator_keys.json"),
+        (CITYSCAPES, "bad-honnef_000001_000020_gtFine_labelIds.png", "labelIds.png"),
+        (HOME_PATH, "/home/ada/data", "home/"),
     ],
-)
-def test_cityscapes_names_are_recognised(name):
-    assert CITYSCAPES.search(name)
-
-
-def test_other_names_and_paths_pass():
-    assert not CAMVID.search("04_pipeline_photo.jpg")
-    assert not CITYSCAPES.search("cityscapes_generator_keys.json")
-    assert HOME_PATH.search("see /home/ada/data") and not HOME_PATH.search("the home/ folder")
+)  # fmt: skip
+def test_what_the_patterns_find(pattern, found, passed):
+    assert all(map(pattern.search, found.split())) and not pattern.search(passed)

@@ -221,7 +221,7 @@ def test_golden_encoder():
 
 def test_golden_discriminator():
     figures = golden("discriminator")
-    discriminator = with_golden_weights(spade.Discriminator(ndf=4), figures)
+    discriminator = with_golden_weights(spade.MultiscaleDiscriminator(ndf=4), figures)
     semantics = spade.semantics(figures["label_ids"], figures["instance_ids"])
     with torch.no_grad():
         scales = discriminator(semantics, figures["image"][None])
@@ -495,19 +495,6 @@ def test_truncated_files(generator, zipped, tmp_path):
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"G\.pth is truncated or no PyTorch weight file"):
             spade.load_generator(path, size=(64, 64))
-
-
-@pytest.mark.parametrize("ending", ["pth", "safetensors"])
-def test_files_that_are_no_weights(ending, tmp_path):
-    path = tmp_path / f"G.{ending}"
-    with pytest.raises(FileNotFoundError, match=rf"no weight file .*G\.{ending}"):
-        spade.load_generator(path)
-    path.write_bytes(b"<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded")
-    with pytest.raises(ValueError, match=rf"G\.{ending} is a web page.*Google Drive"):
-        spade.load_generator(path)
-    path.write_bytes(b"hello" * 1000)
-    with pytest.raises(ValueError, match=rf"G\.{ending} is truncated or no"):
-        spade.load_generator(path)
 
 
 def test_safetensors_of_another_network(generator, tmp_path):

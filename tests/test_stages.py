@@ -54,44 +54,25 @@ def test_every_option_of_the_segmentation_command_arrives(tmp_path, monkeypatch)
 
 
 def test_the_segmentation_command(tmp_path, capsys):
-    def run(*arguments):
-        line = "--size 64x32 --backbone resnet18 --epochs 1 --batch-size 2"
-        line += f" --cache {tmp_path / 'cache'}"
-        stages.main([*line.split(), *arguments])
+    def run(line):
+        line += " --size 64x32 --backbone resnet18 --epochs 1 --batch-size 2 --cache"
+        stages.main([*line.split(), str(tmp_path / "cache")])
 
-    run("--out", str(tmp_path / "one"), "--finest-stride", "32", "--learning-rate", "0")
+    run(f"--out {tmp_path / 'one'} --finest-stride 32 --learning-rate 0")
     start = tmp_path / "one" / "segmentation.safetensors"
     assert f"wrote {start}" in capsys.readouterr().out
     network, history = load_segmentation(start)
     assert network.settings["finest_stride"] == 32 and len(history["val_miou"]) == 1
-    run(
-        "--out",
-        str(tmp_path / "two"),
-        "--start",
-        str(start),
-        "--scenes",
-        "2",
-        "--learning-rate",
-        "0",
-    )
+    run(f"--out {tmp_path / 'two'} --start {start} --scenes 2 --learning-rate 0")
     other, joined = load_segmentation(tmp_path / "two" / "segmentation.safetensors")
     assert other.settings == network.settings  # which come with the weights
     weights = [x.head.scores[0].weight for x in (other, network)]
     torch.testing.assert_close(*weights, atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="has finest_stride 32: leave --finest-stride 2 out"):
-        run("--out", str(tmp_path / "no"), "--start", str(start), "--finest-stride", "2")
+        run(f"--out {tmp_path / 'no'} --start {start} --finest-stride 2")
     assert joined["scenes"] == ["toy 64x32"] * 2  # what the start went through comes first
     assert joined["train_loss"][0] == history["train_loss"][0] != joined["train_loss"][1]
-    run(
-        "--out",
-        str(tmp_path / "three"),
-        "--start",
-        str(start),
-        "--head",
-        "unet",
-        "--learning-rate",
-        "0",
-    )
+    run(f"--out {tmp_path / 'three'} --start {start} --head unet --learning-rate 0")
     unet, own = load_segmentation(tmp_path / "three" / "segmentation.safetensors")
     assert unet.settings["head"] == "unet" and len(own["val_miou"]) == 1  # a history of its own
     weights = [x.encoder.conv1.weight for x in (unet, network)]

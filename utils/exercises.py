@@ -1,10 +1,10 @@
-"""Answers of the exercises, checked."""
+"""Check the answers of the exercises."""
 
 from collections.abc import Callable
 
 
 def check(answer: object, right: object | Callable[[object], bool], hint: str) -> None:
-    """Print whether an answer is right; nothing is asked of a reader who has not answered yet.
+    """Print whether an answer is right; an exercise without an answer is no error.
 
     Args:
         answer: the reader's, or ... as it stands in the notebook.

@@ -1,4 +1,4 @@
-"""The whole way: photo -> label map -> photo -> label map, once or round after round.
+"""The pipeline: photo -> label map -> photo -> label map, once or round after round.
 
     pipeline = load_pipeline("toy", "toy")
     result = pipeline.run(image_u8)
@@ -7,7 +7,6 @@
 A folder of photos goes through in one command: see utils.photo_folder.
 """
 
-import runpy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from utils.published import PublishedNet, load_segmenter
 from utils.segmentation import SegmentationNet
 from utils.weights import find_weights
 
-PRECISIONS = ("exact", "bf16")  # of a generator that draws
+PRECISIONS = ("exact", "bf16")  # of the generator
 PHOTO_STYLE, MEAN_STYLE = "photo", "mean"  # beside the names of a generator's own styles
 
 
@@ -47,7 +46,7 @@ class PipelineResult:
 
 
 class Pipeline:
-    """A segmentation network and a SPADE generator, one behind the other.
+    """A segmentation network and a SPADE generator, one after the other.
 
     Args:
         z: (1, z_dim) float, the style of all generated photos; None is the mean style, and the only
@@ -188,7 +187,3 @@ def _encoder_file(generator: Path) -> Path:
             '"encoder" in it): put it there, or choose another style: "mean", or one by name.'
         )
     return encoder
-
-
-if __name__ == "__main__":  # the command's name in the first edition
-    runpy.run_module("utils.photo_folder", run_name="__main__")

@@ -1,4 +1,4 @@
-"""The segmentation network's training as a command: what a stage of a recipe says, and does.
+"""The segmentation network's training as a command: a stage's settings, and its training.
 
 python -m utils.training --recipe data/weights/segmentation_toy.toml --out runs/segmentation_toy
 """
@@ -25,8 +25,8 @@ from utils.segmentation import (
 )
 from utils.training import HISTORY_KEYS, History, Recipe, balanced_weights, train
 
-ANEW = (None, "random", "imagenet")  # a start that is no file
-DEFAULTS = {"backbone": "resnet34", "head": "fcn", "finest_stride": 2}  # of a network made anew
+ANEW = (None, "random", "imagenet")  # a start that is not a file
+DEFAULTS = {"backbone": "resnet34", "head": "fcn", "finest_stride": 2}  # of a new network
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) ->
     class_weights = None
     if stage.balance or stage.ignore_unlabeled:
         class_weights = torch.ones(NUM_LABELS)
-        if stage.balance:  # which counts the pixels of all scenes
+        if stage.balance:  # counting the pixels of all scenes takes a while
             class_weights = balanced_weights(train_scenes, stage.balance)
         if stage.ignore_unlabeled:
             class_weights[ID["unlabeled"]] = 0
@@ -83,16 +83,16 @@ def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) ->
 
 
 def _starting_network(stage: Stage) -> tuple[SegmentationNet, History]:
-    """The network that a stage begins with, and what its weights have been through."""
+    """The network that a stage begins with, and the history of its weights."""
     if stage.start in ANEW:
         settings = {name: getattr(stage, name) or value for name, value in DEFAULTS.items()}
         return SegmentationNet(pretrained=stage.start == "imagenet", **settings), {}
     network, history = load_segmentation(stage.start)
     for option_name in ("backbone", "finest_stride"):
-        there, wanted = network.settings[option_name], getattr(stage, option_name)
-        if wanted not in (None, there):
+        found, wanted = network.settings[option_name], getattr(stage, option_name)
+        if wanted not in (None, found):
             raise ValueError(
-                f"{stage.start} has {option_name} {there}: leave "
+                f"{stage.start} has {option_name} {found}: leave "
                 f"--{option_name.replace('_', '-')} {wanted} out, or start from other weights."
             )
     if stage.head in (None, network.settings["head"]):

@@ -84,11 +84,6 @@ class Neighbourhoods:
         """Whether there are so few of them that tables save work."""
         return len(self.small) <= WORTH * self.small_of.numel()
 
-    @property
-    def products(self) -> int:
-        """How many hidden layers are multiplied by the gamma and beta kernels."""
-        return len(self.small) if self.repeat else self.small_of.numel()
-
 
 @dataclass
 class Modulation:
