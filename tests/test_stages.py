@@ -7,6 +7,7 @@ from killed import killed_and_resumed
 import spade
 from spade import stages as spade_stages
 from utils import scenes, stages
+from utils.images import u8_to_imagenet
 from utils.recipes import read_recipe
 from utils.segmentation import SegmentationNet, load_segmentation, save_segmentation
 from utils.weights import load_weights
@@ -77,6 +78,12 @@ def test_the_segmentation_command(tmp_path, capsys):
     assert unet.settings["head"] == "unet" and len(own["val_miou"]) == 1  # a history of its own
     weights = [x.encoder.conv1.weight for x in (unet, network)]
     torch.testing.assert_close(*weights, atol=1e-5, rtol=0)
+    run(f"--out {tmp_path / 'four'} --start {start} --learning-rate 0 --statistics 4")
+    fresh, _ = load_segmentation(tmp_path / "four" / "segmentation.safetensors")
+    seen = u8_to_imagenet(scenes.open_scenes("toy", "train", size=(64, 32)).batch(range(4))[0])
+    mean = fresh.encoder.conv1(seen).mean((0, 2, 3))
+    torch.testing.assert_close(fresh.encoder.bn1.running_mean, mean, atol=1e-3, rtol=1e-3)
+    assert not torch.allclose(network.encoder.bn1.running_mean, mean, atol=1e-2)
 
 
 # ------------------------------------------------------------------------------ SPADE
@@ -255,6 +262,7 @@ learning_rate = 0
     [
         (stages.main, "--epochs 0", "epochs is 0: expected 1 or more."),
         (stages.main, "--batch-size 0", "batch_size is 0: expected 1 or more."),
+        (stages.main, "--statistics -1", "statistics is -1: expected 0 or more."),
         (stages.main, "--val-scenes 0", "val_scenes is 0: expected 1 or more."),
         (spade_stages.main, "--pictures 4", "pictures is 4: expected at least a batch, 8."),
         (spade_stages.main, "--save-every 0", "save_every is 0: expected 1 or more."),
