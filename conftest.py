@@ -16,6 +16,9 @@ def pytest_cmdline_main(config):
 
 def pytest_configure(config):
     set_kernel_environment()
+    os.environ["COURSE_STRICT"] = (
+        "1"  # a measured value out of bounds is an error, see utils.exercises
+    )
     # What is compared are a CPU's bits, and notebooks as they run without a GPU.
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -89,12 +89,12 @@ def test_tags_are_known(notebook):
 
 
 def test_outputs_that_are_not_compared_are_asserted(notebook):
-    """An assert in the tagged cell or in the next one stands in for the comparison."""
+    """An assert or a check_value() in the tagged cell, or in the next one, stands in for it."""
     cells = code_cells(notebook)
     for number, cell in enumerate(cells, 1):
         if {"nbval-ignore-output", "nbval-skip"} & set(tags(cell)):
             sources = "\n".join(following.source for following in cells[number - 1 : number + 1])
-            assert re.search(r"^\s*assert\b", sources, re.M), f"In [{number}]"
+            assert re.search(r"^\s*(assert\b|check_value\()", sources, re.M), f"In [{number}]"
 
 
 def test_starts_with_a_title_then_the_setup_cell(notebook):
