@@ -67,9 +67,10 @@ def check(exercise: str, answer: object, *given: object) -> None:
         return
     plain = _plain(answer)
     if not KINDS[known.kind](plain):
-        what = "a function" if callable(plain) else f"a {type(answer).__name__}"
-        call = ", give what it returns" if callable(plain) else ""
-        print(f"Not yet: the answer should be {known.kind}, and this is {what}{call}.")
+        what = f"of type {type(answer).__name__}"
+        if callable(plain):
+            what = "a function: give what it returns"
+        print(f"Not yet: the answer should be {known.kind}, and this is {what}.")
         return
     if known.kind == FUNCTION:
         try:
@@ -127,7 +128,7 @@ def _sentence(hint: str) -> str:
 
 def _plain(answer: object) -> object:
     """Python's own numbers and lists for torch's and NumPy's; text in lower case, single spaces."""
-    if hasattr(answer, "tolist"):
+    if hasattr(answer, "tolist") and not isinstance(answer, type):
         answer = answer.tolist()
     if isinstance(answer, str):
         text = " ".join(answer.casefold().split())
