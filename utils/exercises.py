@@ -107,7 +107,7 @@ def check_value(
     if low and high:  # both are false for NaN
         print(f"{what} should be {asked}: {shown}")
         return
-    message = f"{what} should be {asked}, but is {shown}."
+    message = f"{what} should be {asked}, but is {value:.6g}."  # digits that show which side
     if os.environ.get(STRICT) == "1":
         raise AssertionError(message)
     print(f"{message} Other data, other settings or a slow machine can be the reason.")
