@@ -51,8 +51,8 @@ class PixelDiscriminator(nn.Module):
     Raises ValueError for another backbone.
 
     Sources: Schoenfeld et al., ICLR 2021, arXiv:2012.04781 (labels and "fake", class weights);
-    Sauer et al., NeurIPS 2021, arXiv:2111.01007 (frozen EfficientNet-Lite features); Sushko et al.,
-    arXiv:2312.13314 (both together, features brought to one scale).
+    Sauer et al., NeurIPS 2021, arXiv:2111.01007 (frozen EfficientNet-Lite features); Berrada et
+    al., arXiv:2312.13314 (both together, features brought to one scale).
     """
 
     def __init__(

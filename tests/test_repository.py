@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_BYTES = 60_000_000
@@ -80,3 +81,14 @@ def test_no_home_paths_in_text(tracked):
 )  # fmt: skip
 def test_what_the_patterns_find(pattern, found, passed):
     assert all(map(pattern.search, found.split())) and not pattern.search(passed)
+
+
+def test_the_citation_says_what_the_licence_says():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    licence = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert citation["cff-version"] == "1.2.0" and citation["type"] == "software"
+    assert citation["title"] and citation["abstract"] and citation["message"]
+    assert licence.splitlines()[0] == f"{citation['license']} License"
+    (author,) = citation["authors"]
+    assert author["name"] in licence
+    assert not {"url", "repository-code", "doi"} & set(citation), "there is no public address yet"

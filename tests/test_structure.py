@@ -24,7 +24,7 @@ CORE = {
 # 4,500 until labels could mean several things, and data sets could be joined.
 MAX_CORE, MAX_CORE_ENGINE_AND_STYLES, MAX_TRAIN = 3800, 4560, 60
 # The modules of utils that may need spade.
-MAY_NEED_SPADE = ("pipeline", "photo_folder", "feedback", "painter", "downloads")
+MAY_NEED_SPADE = ("pipeline", "photo_folder", "feedback", "painter", "downloads", "exercises")
 
 
 @functools.cache
