@@ -12,7 +12,8 @@ loss used, and of EfficientNet-Lite2 with ImageNet weights.  The judge also read
 classifier that was trained on real photos tells which city was asked for.
 
 CAMVID is the data set's folder; FOLDER holds more California, photos/ and maps/, of which those in
-data/streets are left out.  Prints the tables that are kept in benchmarks/streets_synthesis.txt.
+data/streets and their neighbours, which show the same street, are left out.  Prints the tables that
+are kept in benchmarks/streets_synthesis.txt.
 """
 
 import argparse
@@ -39,6 +40,7 @@ from utils.weights import find_weights
 RESAMPLES = 1000
 PHOTO_SIZE = (384, 192)  # crops of these, of 1 to 1.5 times, as the generator has learned from
 CROPS = 8  # of each photo, where there are few
+NEIGHBOURS = 3  # photos of California with numbers so close show the same street
 BATCH = 16
 JUDGE = PROJECT / "runs/judge/segmentation.safetensors"
 JPEG_QUALITY = 85
@@ -151,10 +153,18 @@ def of_streets(city: str, split: str, size: tuple[int, int]) -> Pictures:
     return crops_of(rows, size, seed=split == "train")
 
 
+def number_of(path: Path) -> int:
+    """12 for california_0012.jpg."""
+    return int(path.stem.rsplit("_", 1)[1])
+
+
 def of_folder(folder: Path, size: tuple[int, int]) -> Pictures:
-    known = {path.name for path in (PROJECT / "data/streets").glob("*/photos/*.jpg")}
-    paths = [p for p in sorted((folder / "photos").glob("*.jpg")) if p.name not in known]
-    rows = [(read_image(p), read_map(folder / "maps" / f"{p.stem}.png"), "network") for p in paths]
+    known = {number_of(x) for x in (PROJECT / "data/streets/california/photos").glob("*.jpg")}
+    rows = [
+        (read_image(path), read_map(folder / "maps" / f"{path.stem}.png"), "network")
+        for path in sorted((folder / "photos").glob("*.jpg"))
+        if min(abs(number_of(path) - number) for number in known) > NEIGHBOURS
+    ]
     return crops_of(rows, size, seed=0)
 
 
