@@ -61,7 +61,7 @@ def split(options: dict, dataset: str, root: str | None, count: int | None) -> N
     """Print what is left of a validation split's streets after each stage."""
     pipeline = load_pipeline(**options)
     scenes = open_scenes(dataset, "val", root, pipeline.generator.size)
-    scenes = scenes.spread(count or len(scenes))
+    scenes = scenes.evenly_spaced(count or len(scenes))
     scenes = cached(scenes, PROJECT / "data" / "cache")
 
     scores = {
@@ -86,7 +86,7 @@ def split(options: dict, dataset: str, root: str | None, count: int | None) -> N
     print(f"feedback agreement          {shares.mean():.3f} (from {shares.min():.3f})")
     print(f"{len(scenes) / seconds:.1f} photos a second through photo, map, photo, map")
 
-    image_u8, true_ids = scenes.spread(4).batch(range(4))
+    image_u8, true_ids = scenes.evenly_spaced(4).batch(range(4))
     result = pipeline.run(image_u8)
     stages = {
         "photo": image_u8,

@@ -85,8 +85,8 @@ def main() -> None:
     columns = "".join(f"{'ours, ' + name:>18}" for name in arguments.precisions)
     print(f"{'':28} {'plain float32':>14} {columns}")
     for head in ("fcn", "unet"):
-        ways = {name: OurLoop(head, name, scenes, batch) for name in arguments.precisions}
-        plain, *ours = in_turn(arguments.rounds, plain=PlainLoop(head, *pixels, batch), **ways)
+        loops = {name: OurLoop(head, name, scenes, batch) for name in arguments.precisions}
+        plain, *ours = in_turn(arguments.rounds, plain=PlainLoop(head, *pixels, batch), **loops)
         speeds = "".join(
             f"{len(scenes) / seconds:10.1f} {plain / seconds:6.2f}x" for seconds in ours
         )

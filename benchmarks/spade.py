@@ -161,7 +161,8 @@ def main() -> None:
     arguments.given = sys.argv[1:]
 
     dataset = "camvid" if arguments.root else "toy"
-    scenes = open_scenes(dataset, "val", arguments.root, arguments.size).spread(arguments.pictures)
+    scenes = open_scenes(dataset, "val", arguments.root, arguments.size)
+    scenes = scenes.evenly_spaced(arguments.pictures)
     maps = [scenes[i].label_ids for i in range(len(scenes))]
     generator = make_generator(arguments)
     if arguments.peak:

@@ -40,7 +40,7 @@ class Stage(Data, Recipe):
     start: str | None = option(
         None,
         "random, imagenet, or a file of weights; with another head its backbone alone",
-        instead=("random", "imagenet"),
+        alternatives=("random", "imagenet"),
     )
     backbone: str | None = option(None, "that of the start, or else resnet34", BACKBONES)
     head: str | None = option(None, "that of the start, or else fcn", HEADS)
