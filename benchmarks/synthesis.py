@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How good are a generator's photos, and do they have the style that was asked for?
+"""Score a generator's images, and check whether they have the requested style.
 
     python benchmarks/synthesis.py                                     # the bundled toy generator
     pip install transformers torch-fidelity        # for these two, whose weights are downloaded:

@@ -270,7 +270,7 @@ def draw_park(canvas: Canvas, side: int, x: float, z0: float, z1: float, edge: i
 
 
 def draw_guard_rail(canvas: Canvas, x: float, z: float) -> None:
-    """Draw a post and the rail to the next post; only in pieces can people stand behind it."""
+    """Draw one post and the rail to the next; nearer pieces then hide people behind them."""
     canvas.bar(x, z, -0.05, 0, 0.05, 0.6, STEEL, ID["guard rail"], 0.7)
     canvas.wall(x, z, z + 2.5, 0.4, 0.8, (176, 180, 184), ID["guard rail"])
     canvas.wall(x, z, z + 2.5, 0.57, 0.62, (120, 124, 128))

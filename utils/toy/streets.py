@@ -113,7 +113,7 @@ class _Plan(NamedTuple):
     crossing: float  # z of a side street, 0 without one
 
     def free(self, z: float, margin: float) -> bool:
-        """Whether things may stand at z: not on the side street, nor `margin` metres before it."""
+        """Whether z is free: not on the side street and not within `margin` metres before it."""
         return not (self.crossing and -margin < z - self.crossing < 8)
 
     def road_edge(self, side: int) -> float:
