@@ -1,4 +1,6 @@
-"""Tensors that several test modules take for photos and maps, and when two of them are equal."""
+"""Random photos and maps for several test modules, and a comparison of whatever holds tensors."""
+
+import dataclasses
 
 import torch
 
@@ -10,9 +12,12 @@ def noise(*shape, seed=0, low=0, high=256):
 
 
 def equal(one, other):
-    """Whether two dataclasses, or named tuples, hold the same tensors and other values."""
-    values = (x if isinstance(x, tuple) else vars(x).values() for x in (one, other))
-    return all(
-        torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-        for a, b in zip(*values, strict=True)
-    )
+    """Whether dataclasses, dicts, lists or tuples, also nested ones, hold the same values."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if dataclasses.is_dataclass(one):
+        one, other = vars(one), vars(other)
+    if isinstance(one, (dict, list, tuple)):
+        keys = one.keys() if isinstance(one, dict) else range(len(one))
+        return len(one) == len(other) and all(equal(one[key], other[key]) for key in keys)
+    return one == other

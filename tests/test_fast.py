@@ -152,9 +152,9 @@ def winograd_calls(monkeypatch):
         shapes.append(tuple(x.shape))
         return convolution(x, weight, bias)
 
-    monkeypatch.setattr(tables, "FEW", 0)
-    monkeypatch.setattr(winograd, "PIXELS", 1)
-    monkeypatch.setattr(winograd, "CHANNELS", 1)
+    monkeypatch.setattr(tables, "MAX_PATCH_PIXELS", 0)
+    monkeypatch.setattr(winograd, "MIN_PIXELS", 1)
+    monkeypatch.setattr(winograd, "MIN_CHANNELS", 1)
     monkeypatch.setattr(winograd, "convolution", noted)
     return shapes
 
@@ -172,12 +172,12 @@ def test_bf16_does_without_the_convolutions_of_wide_blocks(winograd_calls):
     assert winograd_calls == []  # its sums lose too much in 16 bits
 
 
-@pytest.mark.parametrize("worth", [-1, 2], ids=["convolutions", "tables"])
-def test_both_ways_and_small_pieces(worth, monkeypatch):
-    monkeypatch.setattr(tables, "WORTH", worth)
-    monkeypatch.setattr(tables, "PIECE", 100)
-    monkeypatch.setattr(tables, "TABLE", 100)
-    monkeypatch.setattr(tables, "WIDE", 3)
+@pytest.mark.parametrize("share", [-1, 2], ids=["convolutions", "tables"])
+def test_both_ways_and_small_pieces(share, monkeypatch):
+    monkeypatch.setattr(tables, "MAX_DISTINCT_SHARE", share)
+    monkeypatch.setattr(tables, "MAX_SCALED", 100)
+    monkeypatch.setattr(tables, "MAX_PRODUCTS", 100)
+    monkeypatch.setattr(tables, "MIN_CHANNELS", 3)
     label_ids = torch.stack([street_ids(64, 64), noise_ids(64, 64)])
     assert_equal_to_plain(small_generator(), label_ids)
 

@@ -86,7 +86,7 @@ def test_a_graphed_training_of_segmentation_is_an_ordinary_one(
     tmp_path, monkeypatch, precision, is_on_gpu, dataset
 ):
     scenes = [
-        cached(open_scenes(dataset, split, size=(64, 64)).spread(16), tmp_path)
+        cached(open_scenes(dataset, split, size=(64, 64)).evenly_spaced(16), tmp_path)
         for split in ("train", "val")
     ]
     # Whole batches and halved ones: two captures take turns.
@@ -337,7 +337,7 @@ def photo_to_photo(folder: Path) -> None:
 
 def train_a_segmentation_network(folder: Path) -> None:
     scenes = [
-        cached(open_scenes("streets", split, size=(64, 64)).spread(8), folder / "cache")
+        cached(open_scenes("streets", split, size=(64, 64)).evenly_spaced(8), folder / "cache")
         for split in ("train", "val")
     ]
     for epochs in (1, 2):  # the second goes on from the first's checkpoint

@@ -28,7 +28,7 @@ class Stage:
     size: tuple[int, int] = option((4, 2), "WIDTHxHEIGHT")
     shape: str = option("round", "its form", SHAPES)
     width: int | None = option(None, "any by default")
-    start: tuple[str, ...] | None = option(None, "what it begins from", instead=("random",))
+    start: tuple[str, ...] | None = option(None, "what it begins from", alternatives=("random",))
 
     def __post_init__(self):
         check_values(self)

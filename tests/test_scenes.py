@@ -641,6 +641,6 @@ def test_camvid_maps_of_another_kind(camvid):
 @pytest.mark.parametrize(
     ("count", "expected"), [(3, [0, 3, 6]), (10, list(range(10))), (99, list(range(10))), (0, [])]
 )
-def test_spread_takes_scenes_at_even_distances(count, expected):
+def test_evenly_spaced_scenes(count, expected):
     scenes = open_scenes("toy", "val", size=(64, 32))[:10]
-    assert scenes.spread(count).names == [f"toy_val_{index:05d}" for index in expected]
+    assert scenes.evenly_spaced(count).names == [f"toy_val_{index:05d}" for index in expected]

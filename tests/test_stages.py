@@ -56,7 +56,8 @@ def test_every_option_of_the_segmentation_command_arrives(tmp_path, monkeypatch)
 
 def test_the_segmentation_command(tmp_path, capsys):
     def run(line):
-        line += " --size 64x32 --backbone resnet18 --epochs 1 --batch-size 2 --cache"
+        line += " --size 64x32 --backbone resnet18 --freeze-backbone --epochs 1 --batch-size 2"
+        line += " --cache"
         stages.main([*line.split(), str(tmp_path / "cache")])
 
     run(f"--out {tmp_path / 'one'} --finest-stride 32 --learning-rate 0")
@@ -179,14 +180,14 @@ save_every = 4
 
 [[stages]]
 name = "half"
-size = "64x64"
+size = "64x32"
 upsampling = "normal"
 style_weight = 1
 head_start = 8
 pictures = 12
 
 [[stages]]
-size = "128x128"
+size = "128x64"
 grain = true
 pictures = 8
 """
@@ -213,20 +214,29 @@ def test_a_recipe_killed_at_random_moments_ends_with_the_same_bits(tmp_path):
         assert (folder / "generator.toml").read_text() == RECIPE
     generator = spade.load_generator(whole / "generator.safetensors")
     assert [stage["name"] for stage in generator.recipe] == ["half", "2"]
-    assert generator.recipe[0]["head_start"] == 8 and generator.recipe[1]["size"] == [128, 128]
+    assert generator.recipe[0]["head_start"] == 8 and generator.recipe[1]["size"] == [128, 64]
     assert load_weights(whole / "encoder.safetensors")[1]["recipe"] == generator.recipe
 
 
-def test_a_recipe_in_two_processes(in_two_processes, tmp_path):
-    (tmp_path / "recipe.toml").write_text(RECIPE)
-    line = f"-m spade.training --recipe {tmp_path / 'recipe.toml'} --out {tmp_path / 'out'}"
-    line += f" --cache {tmp_path / 'cache'}"
-    printed = in_two_processes(*line.split())
+def test_two_processes_train_a_recipe_as_one_does(in_two_processes, tmp_path, capsys):
+    (tmp_path / "recipe.toml").write_text("learning_rate = 1e-3\n" + RECIPE)
+    line = f"--recipe {tmp_path / 'recipe.toml'} --cache {tmp_path / 'cache'} --out".split()
+    spade_stages.main([*line, str(tmp_path / "one")])
+    capsys.readouterr()
+    printed = in_two_processes("-m", "spade.training", *line, str(tmp_path / "two"))
     assert printed.count("wrote ") == 2 and printed.count("is finished: ") == 1
-    generator = spade.load_generator(tmp_path / "out" / "generator.safetensors")
-    assert generator.size == (128, 128) and len(generator.history["matching"]) == 4
-    printed = in_two_processes(*line.split())
-    assert "wrote " not in printed and printed.count("is finished: ") == 1
+    for folder in ("half", "."):
+        one, two = (
+            spade.load_generator(tmp_path / name / folder / "generator.safetensors")
+            for name in ("one", "two")
+        )
+        assert list(one.history) == list(two.history)
+        for name, values in one.history.items():
+            assert two.history[name] == pytest.approx(values, abs=1e-3), (folder, name)
+        assert list(one.styles) == list(two.styles)
+    assert two.size == (128, 64) and len(two.history["matching"]) == 4
+    spade_stages.main([*line, str(tmp_path / "two")])
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'recipe.toml'} is finished: ")
 
 
 def test_a_segmentation_recipe_of_two_stages(tmp_path, capsys):

@@ -217,15 +217,15 @@ def test_unknown_names_and_small_sizes_are_told() -> None:
         draw_street(0, 0, time_of_day="tea")
     with pytest.raises(ValueError, match="'hail' is no weather.*" + ", ".join(WEATHERS)):
         draw_street(0, 0, weather="hail")
-    with pytest.raises(ValueError, match="31x16 pixels: 32x16 is the least"):
+    with pytest.raises(ValueError, match="size is 31x16: expected 32x16 or more"):
         draw_street(0, 0, size=(31, 16))
 
 
 # --- equal on every machine -----------------------------------------------------------------------
 
-# Photos, label maps, instance maps.  They are the same with numpy 1.26 and 2.4, with Pillow 10.1 to
-# 13.0 (but 11.1), with and without AVX.  Who changes the renderer on purpose, looks at new pictures
-# and then puts in what digests() returns.
+# Of images, label maps and instance maps.  They are the same with numpy 1.26 and 2.4, with Pillow
+# 10.1 to 13.0 (except 11.1), with and without AVX.  After a deliberate change of the renderer, look
+# at new pictures and replace these by what digests() returns.
 GOLDEN_DIGESTS = (
     "d4a567bc4966ba856156e81b900aba5f2424739d65693566f57485053c226484",
     "ab6e70b172f09a8369e5ad0a228e5f21f88c282dae2bc179d9aad2cb069d0945",

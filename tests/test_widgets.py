@@ -23,7 +23,7 @@ from utils.painter.widgets import (
     paint_events,
     png,
 )
-from utils.pipeline import MEAN_STYLE, Pipeline
+from utils.pipeline import Pipeline
 from utils.scenes import open_scenes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -164,10 +164,10 @@ def test_generator_and_style_are_chosen(painter, generator):
     assert not torch.equal(painter.image_u8, noon)
     painter.controls["generator"].value = "large"  # twice the size, and no styles
     assert painter.image_u8.shape == (3, 128, 256)
-    assert list(painter.controls["style"].options) == [MEAN_STYLE]
+    assert list(painter.controls["style"].options) == ["mean"]
     painter.controls["generator"].value = "first"  # what was chosen stays, where it can
-    assert list(painter.controls["style"].options) == ["noon", "night", MEAN_STYLE]
-    assert painter.controls["style"].value == MEAN_STYLE
+    assert list(painter.controls["style"].options) == ["noon", "night", "mean"]
+    assert painter.controls["style"].value == "mean"
     assert torch.equal(painter.image_u8, draw_street(generator, EMPTY))
 
 

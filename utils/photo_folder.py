@@ -37,7 +37,6 @@ from utils.folders import file_identity
 from utils.images import ImageWriter, read_photo
 from utils.labels import BENCHMARK_IDS, COLORS, NAMES, label_ids_to_colors
 from utils.pipeline import (
-    MEAN_STYLE,
     PHOTO_STYLE,
     PRECISIONS,
     Pipeline,
@@ -177,7 +176,7 @@ def run_folder(
 
 def settings_of(pipeline: Pipeline) -> dict[str, str]:
     """What the results depend on: hashes of the weights and of the style, size, precision."""
-    style = MEAN_STYLE if pipeline.z is None else _hash({"z": pipeline.z})
+    style = "mean" if pipeline.z is None else _hash({"z": pipeline.z})
     if pipeline.encoder is not None:
         style = f"{PHOTO_STYLE} {_hash(pipeline.encoder.state_dict())}, {style} without one"
     return {

@@ -59,7 +59,7 @@ def option(
     choices: Iterable[str] = (),
     least: float | None = None,
     most: float | None = None,
-    instead: Iterable[str] = (),
+    alternatives: Iterable[str] = (),
     joined: bool = False,
 ) -> typing.Any:
     """A dataclass's field that is a key in recipes and an option of the command.
@@ -67,11 +67,11 @@ def option(
     Args:
         choices: the values that it may have; a dict in which they are looked up, for example.
         least, most: the smallest and the largest number that it may be.
-        instead: for a field that names files, the words that may stand in their place.
+        alternatives: for a field that names files, the words that are allowed as well.
         joined: several of the choices may be joined by "+".
     """
     metadata = {"about": about, "choices": choices, "least": least, "most": most}
-    metadata |= {"instead": tuple(instead), "joined": joined}
+    metadata |= {"alternatives": tuple(alternatives), "joined": joined}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -99,7 +99,7 @@ DATA = f"the data set ({', '.join(DATASETS)}), or several joined by +"
 
 def some_of(scenes: Scenes, count: int | None) -> Scenes:
     """The first `count` scenes (None: all); of joined data sets, evenly spaced ones."""
-    return scenes.spread(count) if count and "+" in scenes.dataset else scenes[:count]
+    return scenes.evenly_spaced(count) if count and "+" in scenes.dataset else scenes[:count]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -377,7 +377,7 @@ class Training:
                         f'{where} can\'t start from stage "{name}": {error}'
                     ) from error
                 return str(folders[name] / file)
-            if item in field.metadata["instead"] or Path(item).is_file():
+            if item in field.metadata["alternatives"] or Path(item).is_file():
                 return item
             leaves = f"; a stage leaves {', '.join(self.files)}" if name in earlier else ""
             raise FileNotFoundError(
@@ -388,7 +388,7 @@ class Training:
         paths = {}
         for field in dataclasses.fields(stage):
             value = start if field.name == "start" else getattr(stage, field.name)
-            if not field.metadata["instead"] or value is None:
+            if not field.metadata["alternatives"] or value is None:
                 continue
             is_list = _type(field) is not str
             items = [value] if isinstance(value, str) else value

@@ -111,7 +111,7 @@ class Scenes(Sequence):
         part._entries = [self._entries[index] for index in indices]
         return part
 
-    def spread(self, count: int) -> "Scenes":
+    def evenly_spaced(self, count: int) -> "Scenes":
         """`count` evenly spaced scenes (all if there are fewer): consecutive ones look alike."""
         count = min(count, len(self))
         return self.subset(i * len(self) // count for i in range(count))

@@ -42,7 +42,7 @@ class Stage(Data, Recipe):
     start: str | None = option(
         None,
         "random, imagenet, or a file of weights; with another head its backbone alone",
-        instead=("random", "imagenet"),
+        alternatives=("random", "imagenet"),
     )
     backbone: str | None = option(None, "that of the start, or else resnet34", BACKBONES)
     head: str | None = option(None, "that of the start, or else fcn", HEADS)
@@ -82,7 +82,7 @@ def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) ->
     if PartialState().is_main_process:
         best, _ = load_segmentation(folder / "best.safetensors")
         if stage.statistics:
-            take_statistics(best, train_scenes.spread(stage.statistics), stage.batch_size)
+            take_statistics(best, train_scenes.evenly_spaced(stage.statistics), stage.batch_size)
             print(f"with new statistics: {evaluate(best, val_scenes, stage.batch_size)[1]}")
         history = {key: earlier.get(key, []) + history[key] for key in HISTORY_KEYS}
         path = folder / TRAINING.files[-1]

@@ -20,6 +20,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from spade import SpadeGenerator
+from spade.generator import MEAN_STYLE
 from utils.files import PROJECT
 from utils.images import resize_map, save_image
 from utils.labels import ID, NAMES, check_label_ids, label_counts, label_ids_to_colors
@@ -309,20 +310,20 @@ def at_size(
     return resize_map(label_ids, size)
 
 
-def daylight(generator: SpadeGenerator) -> str | None:
-    """The name of the generator's style of a bright day, or None if it has none."""
-    return next((name for name in ("noon", "day") if name in generator.styles), None)
+def daylight(generator: SpadeGenerator) -> str:
+    """The name of the generator's style of a bright day; the mean style if it has none."""
+    return next((name for name in ("noon", "day") if name in generator.styles), MEAN_STYLE)
 
 
 def draw_street(
-    generator: SpadeGenerator, label_ids: torch.Tensor, style: str | None = None
+    generator: SpadeGenerator, label_ids: torch.Tensor, style: str = MEAN_STYLE
 ) -> torch.Tensor:
     """The picture that a generator draws into a map, in one of its styles.
 
     Args:
         label_ids: (H, W) or (B, H, W) integers, label ids 0..33, of the shape (the aspect) that the
             generator is made for; another size is resized to generator.size, nearest-neighbour.
-        style: one of generator.styles (a city, a time of day), or None for no particular one.
+        style: a name for generator.style(): a city, a time of day, or "mean".
 
     Returns:
         image_u8, (3, H, W) or (B, 3, H, W) uint8 of generator.size, on the CPU.
@@ -330,7 +331,7 @@ def draw_street(
     Raises:
         ValueError: a map of another shape, or a style that the generator does not have.
     """
-    z = None if style is None else generator.style(style)
+    z = generator.style(style)
     return generator.synthesize(at_size(label_ids, generator.size), z=z).cpu()
 
 

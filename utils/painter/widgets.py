@@ -23,6 +23,7 @@ import traitlets
 from PIL import Image
 
 from spade import SpadeGenerator
+from spade.generator import MEAN_STYLE
 from utils.labels import BENCHMARK_NAMES, COLORS, label_ids_to_colors
 from utils.painter.painting import (
     PAINTINGS,
@@ -36,7 +37,7 @@ from utils.painter.painting import (
     save_street,
     swap_class,
 )
-from utils.pipeline import MEAN_STYLE, Pipeline, agreement
+from utils.pipeline import Pipeline, agreement
 from utils.scenes import Scenes
 from utils.segmentation import SegmentationNet
 
@@ -58,14 +59,8 @@ def _url(picture: torch.Tensor) -> str:
 
 
 def _style_choice(generator: SpadeGenerator) -> dict:
-    """Options and value of a dropdown of a generator's styles; at first daylight, or any name."""
-    options = [*generator.styles, MEAN_STYLE]
-    return {"options": options, "value": daylight(generator) or options[0]}
-
-
-def _draw(generator: SpadeGenerator, label_ids: torch.Tensor, style: str):
-    """draw_street() in the chosen style; a dropdown can't show an option that is None."""
-    return draw_street(generator, label_ids, None if style == MEAN_STYLE else style)
+    """Options and first value of a dropdown of a generator's styles."""
+    return {"options": [*generator.styles, MEAN_STYLE], "value": daylight(generator)}
 
 
 # ------------------------------------------------------------------------------ the painter
@@ -199,7 +194,7 @@ class StreetPainter(ipywidgets.VBox):
     def _draw(self) -> None:
         generator = self._generators[self.controls["generator"].value]
         style = self.controls["style"].value
-        self.image_u8 = _draw(generator, self.label_ids, style)
+        self.image_u8 = draw_street(generator, self.label_ids, style)
         self.canvas.picture_url = _url(self.image_u8)
 
     def _save(self) -> None:
@@ -353,9 +348,9 @@ def explore_classes(
             changed_ids, sentence = label_ids, str(error)
         pictures = {
             "the map": label_ids,
-            "the street": _draw(generator, label_ids, style),
+            "the street": draw_street(generator, label_ids, style),
             "the map, changed": changed_ids,
-            "the street, changed": _draw(generator, changed_ids, style),
+            "the street, changed": draw_street(generator, changed_ids, style),
         }
         if segmenter is not None:
             streets = [pictures["the street"], pictures["the street, changed"]]
