@@ -16,6 +16,8 @@ def pytest_cmdline_main(config):
 
 def pytest_configure(config):
     set_kernel_environment()
+    # A measured value out of its bounds is an error here (utils.exercises.check_value).
+    os.environ["COURSE_STRICT"] = "1"
     # What is compared are a CPU's bits, and notebooks as they run without a GPU.
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

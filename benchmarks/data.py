@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What decoding once saves: the cache, its batches, and the background writer against plain loops.
+"""Measure the cache, its batches and the background writer against plain loops.
 
     python benchmarks/data.py                 # a few minutes, 4 GB in the temporary folder
 

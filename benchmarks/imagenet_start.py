@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What an ImageNet start is worth: the same network, scenes and minutes, from random weights too.
+"""Compare a start from ImageNet weights with one from random weights, for the same training.
 
     python benchmarks/imagenet_start.py            # a quarter of an hour on two cores
 
@@ -23,8 +23,7 @@ from utils.segmentation import SegmentationNet
 from utils.training import Recipe, train
 
 BACKBONE, HEAD, SIZE = "efficientnet_lite0", "unet", (256, 128)
-# A backbone that knows something is changed more carefully; one that knows nothing learns at the
-# rate of the head.
+# A trained backbone learns at a lower rate than the head, an untrained one at the same rate.
 BACKBONE_RATE = {"imagenet": 0.2, "random": 1.0}
 RESULT = PROJECT / "benchmarks" / "imagenet_start.json"
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How much of a street survives photo -> map -> photo -> map, over a whole validation split.
+"""Score the maps and images of photo -> map -> image -> map over a validation split.
 
     python benchmarks/pipeline.py                                  # toy streets, bundled networks
     python benchmarks/pipeline.py --dataset camvid --root FOLDER   # networks trained on CamVid
@@ -58,10 +58,10 @@ def main() -> None:
 
 
 def split(options: dict, dataset: str, root: str | None, count: int | None) -> None:
-    """Print what is left of a validation split's streets after each stage."""
+    """Print the scores of a validation split after each stage of the pipeline."""
     pipeline = load_pipeline(**options)
     scenes = open_scenes(dataset, "val", root, pipeline.generator.size)
-    scenes = scenes.spread(count or len(scenes))
+    scenes = scenes.evenly_spaced(count or len(scenes))
     scenes = cached(scenes, PROJECT / "data" / "cache")
 
     scores = {
@@ -86,7 +86,7 @@ def split(options: dict, dataset: str, root: str | None, count: int | None) -> N
     print(f"feedback agreement          {shares.mean():.3f} (from {shares.min():.3f})")
     print(f"{len(scenes) / seconds:.1f} photos a second through photo, map, photo, map")
 
-    image_u8, true_ids = scenes.spread(4).batch(range(4))
+    image_u8, true_ids = scenes.evenly_spaced(4).batch(range(4))
     result = pipeline.run(image_u8)
     stages = {
         "photo": image_u8,
@@ -101,7 +101,7 @@ def split(options: dict, dataset: str, root: str | None, count: int | None) -> N
 
 
 def folder(photos: Path, options: dict) -> None:
-    """Time the command on a folder of photos; kill it halfway, and compare what comes of that."""
+    """Time the command on a folder of photos, kill it halfway, resume it, and compare the files."""
     count = len(open_photos(photos))
     given = [f"--{name}={value}" for name, value in options.items()]
     command = [sys.executable, "-m", "utils.photo_folder", str(photos.resolve()), *given, "--out"]
@@ -132,25 +132,25 @@ def folder(photos: Path, options: dict) -> None:
 
 
 def _finish(command: list[str]) -> None:
-    """Run the command to its end and print its report; where the page lies is left out."""
+    """Run the command to its end and print its report without the path of the page."""
     run = subprocess.run(command, cwd=PROJECT, check=True, stdout=subprocess.PIPE, text=True)
     print(run.stdout.splitlines()[0])
 
 
 def _done(out: Path) -> list[Record]:
-    """The photos whose results are complete: whole lines, the settings' line left out."""
+    """Return the photos with complete results: all complete lines of the journal but the first."""
     path = out / JOURNAL
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     return [Record(**json.loads(line)) for line in lines[1:] if line.endswith("\n")]
 
 
 def _written(path: Path) -> tuple[int, int]:
-    """Another one whenever the file is written again, whatever is in it."""
+    """Return inode and time of a file, which change whenever the file is written again."""
     return path.stat().st_ino, path.stat().st_mtime_ns
 
 
 def _hashes(out: Path) -> dict[Path, str]:
-    """Everything in an output folder: path -> hash."""
+    """Return the hash of every file in an output folder."""
     files = [path for path in out.rglob("*") if path.is_file()]
     return {path.relative_to(out): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 

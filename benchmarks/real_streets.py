@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How well the bundled network reads real photos, how fast, and in how much memory.
+"""Measure the bundled segmentation network on real photos: scores, speed and memory.
 
     python benchmarks/real_streets.py                       # the photos that come with the project
     python benchmarks/real_streets.py --camvid FOLDER       # CamVid's validation photos, too
@@ -29,7 +29,7 @@ from utils.training import evaluate
 from utils.weights import find_weights
 
 SIZES = ((256, 128), (512, 256), (1024, 512))
-LEAST_PHOTOS = 4  # a class that fewer photos hold is left out of the mean
+MIN_PHOTOS = 4  # the mean leaves out classes that occur in fewer photos
 RESAMPLES = 1000
 
 
@@ -67,7 +67,7 @@ def camvid(network: SegmentationNet, root: str) -> None:
 
 
 def streets(network: SegmentationNet) -> None:
-    """Score it on photos of Karlsruhe with hand-made maps, with bootstrap intervals over photos."""
+    """Score it on photos of Karlsruhe with manual maps, with bootstrap intervals over photos."""
     for size in SIZES:
         scenes = open_scenes("streets", "val", size=size)
         photos = {name.rsplit("_", 1)[0]: number for number, name in enumerate(scenes.names)}
@@ -79,7 +79,7 @@ def streets(network: SegmentationNet) -> None:
             )
         confusion = torch.stack(list(counts.values())).double()  # (photos, truth, prediction)
         occurs = (confusion.sum(2) > 0).sum(0)  # in how many photos
-        classes = [label for label in BENCHMARK_IDS if occurs[label] >= LEAST_PHOTOS]
+        classes = [label for label in BENCHMARK_IDS if occurs[label] >= MIN_PHOTOS]
         accuracy, iou = scores(confusion.sum(0), classes)
         generator = torch.Generator().manual_seed(0)
         resampled = torch.randint(len(counts), (RESAMPLES, len(counts)), generator=generator)
@@ -90,7 +90,7 @@ def streets(network: SegmentationNet) -> None:
         print(
             f"\n{scenes}, {len(counts)} photos\n"
             f"  pixel accuracy {accuracy:.3f} ({between[0]:.3f} to {between[1]:.3f}), mIoU over "
-            f"the {len(classes)} classes in at least {LEAST_PHOTOS} photos {iou.mean():.3f} "
+            f"the {len(classes)} classes in at least {MIN_PHOTOS} photos {iou.mean():.3f} "
             f"({mean_between[0]:.3f} to {mean_between[1]:.3f}); 95 % intervals, {RESAMPLES} "
             "resamples of the photos"
         )
@@ -101,7 +101,7 @@ def streets(network: SegmentationNet) -> None:
 
 
 def scores(confusion: torch.Tensor, classes: list[int]) -> tuple[float, torch.Tensor]:
-    """Pixel accuracy over the benchmark's pixels, IoU of the classes (NaN: not in the truth)."""
+    """Return the accuracy over pixels of the benchmark's classes, and the classes' IoU (or NaN)."""
     scored = confusion[list(BENCHMARK_IDS)]
     hits = confusion.diagonal()
     accuracy = hits[list(BENCHMARK_IDS)].sum() / scored.sum()
@@ -111,7 +111,7 @@ def scores(confusion: torch.Tensor, classes: list[int]) -> tuple[float, torch.Te
 
 
 def folder_command(photos: Path, weights: Path) -> None:
-    """Time the folder command, and print the most memory that it took."""
+    """Time the folder command and measure its peak memory."""
     count = len(open_photos(photos))
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, "-m", "utils.photo_folder", str(photos.resolve())]

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""How fast a training step is, against the same network in a plain float32 loop.
+"""Measure a training step of the segmentation network against a plain float32 loop.
 
     python benchmarks/segmentation.py             # a few minutes
 
-The plain loop is what a tutorial shows: tensors in memory, torch's default layout, float32, no
-augmentation.  Ours is utils.training's epoch: it reads from the cache and mirrors as well.
+The plain loop is that of a tutorial: tensors in memory, torch's default layout, float32, no
+augmentation.  Ours is an epoch of utils.training, which also reads from the cache and mirrors.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from utils.training import Recipe, epoch_steps, segmentation_step
 
 
 class PlainLoop:
-    """The same network and optimizer, and nothing of this project around them."""
+    """A plain loop with the same network and optimizer."""
 
     def __init__(self, head: str, image_u8: torch.Tensor, label_ids: torch.Tensor, batch: int):
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -46,7 +46,7 @@ class PlainLoop:
 
 
 class OurLoop:
-    """utils.training's epoch over as many steps."""
+    """An epoch of utils.training with the same number of steps."""
 
     def __init__(self, head: str, precision: str, scenes, batch: int):
         self.accelerator = make_accelerator(precision)
@@ -85,8 +85,8 @@ def main() -> None:
     columns = "".join(f"{'ours, ' + name:>18}" for name in arguments.precisions)
     print(f"{'':28} {'plain float32':>14} {columns}")
     for head in ("fcn", "unet"):
-        ways = {name: OurLoop(head, name, scenes, batch) for name in arguments.precisions}
-        plain, *ours = in_turn(arguments.rounds, plain=PlainLoop(head, *pixels, batch), **ways)
+        loops = {name: OurLoop(head, name, scenes, batch) for name in arguments.precisions}
+        plain, *ours = in_turn(arguments.rounds, plain=PlainLoop(head, *pixels, batch), **loops)
         speeds = "".join(
             f"{len(scenes) / seconds:10.1f} {plain / seconds:6.2f}x" for seconds in ours
         )

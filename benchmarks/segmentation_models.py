@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Which network for the course?  Three backbones with two heads, trained alike on toy streets.
+"""Compare three backbones with two heads, trained alike on toy streets.
 
     python benchmarks/segmentation_models.py                  # 25 epochs each: hours on a CPU
     python benchmarks/segmentation_models.py --epochs 10 --scenes 2000 --precision bf16   # an hour
 
-Started again, it goes on where it was.  Writes benchmarks/segmentation_models.json, which notebook
-02 shows, and prints the same as a table.
+The same command continues an interrupted run.  Writes benchmarks/segmentation_models.json, which
+notebook 02 shows, and prints the same as a table.
 """
 
 import argparse
@@ -29,7 +29,7 @@ RESULT = PROJECT / "benchmarks" / "segmentation_models.json"
 
 
 def trained(backbone: str, head: str, scenes: list[Scenes], arguments) -> SegmentationNet:
-    """One of the networks after its training."""
+    """Return one of the networks after its training."""
     torch.manual_seed(0)
     network = SegmentationNet(backbone, head)
     width, height = scenes[0].size
@@ -41,7 +41,7 @@ def trained(backbone: str, head: str, scenes: list[Scenes], arguments) -> Segmen
 
 
 def train_a_little(network: SegmentationNet, scenes: list[Scenes], arguments) -> None:
-    """TIMED batches of a training, of a copy."""
+    """Train a copy of the network for TIMED batches."""
     some = scenes[0][: TIMED * arguments.batch_size]
     recipe = Recipe(epochs=1, batch_size=arguments.batch_size)
     with redirect_stdout(None):
@@ -82,7 +82,7 @@ def main() -> None:
     seconds = in_turn(
         9, **{name: lambda net=net: net.predict(image_u8) for name, net in networks.items()}
     )
-    # By themselves and in turn: what else the machine did in those hours is not in them.
+    # Timed separately and in turn, because the machine did other work during the long trainings.
     training = in_turn(
         5,
         **{

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""What the fast generator saves: seconds, memory and multiplications against the plain forward().
+"""Measure the fast generator's seconds, memory and multiplications against the plain forward().
 
     python benchmarks/spade.py --root FOLDER    # maps of CamVid val; 6 minutes, 3 GB of memory
     python benchmarks/spade.py                  # toy streets
 
-The two sides of a row run in turn on the same maps, one at a time, and the ratio is that of their
-medians.  Plain is forward() as published: torch's default layout, spectral norm divided out in each
-call.  Weights are random (or --weights), batch norm's statistics those of two of the maps.
+The two sides of a row run in turn on the same maps, one map at a time, and the ratio is that of
+their medians.  The plain side is forward() as published: in torch's default layout, with spectral
+normalisation in each call.  Weights are random (or --weights); batch norm has the statistics of two
+of the maps.
 """
 
 import argparse
@@ -31,7 +32,7 @@ PRECISIONS = {"exact": torch.float32, "bf16": torch.bfloat16}
 
 
 def make_generator(arguments: argparse.Namespace) -> spade.SpadeGenerator:
-    """In evaluation mode, with weights in torch's default layout."""
+    """Make a generator in evaluation mode, with weights in torch's default layout."""
     torch.manual_seed(0)
     if arguments.weights:
         generator = spade.load_generator(arguments.weights, size=arguments.size)
@@ -61,7 +62,7 @@ def plain(generator: spade.SpadeGenerator, label_ids: torch.Tensor) -> torch.Ten
 
 
 def seconds_each(rounds: int, maps: list, sides: dict) -> list[float]:
-    """Median seconds a map of each side."""
+    """Return the median seconds per map of each side."""
     over_all = {
         name: lambda run=run: [run(label_ids) for label_ids in maps] for name, run in sides.items()
     }
@@ -77,7 +78,7 @@ def seconds_row(work: str, ours: float, other: float, least: float) -> None:
 
 
 def peak_bytes(side: str, arguments: argparse.Namespace) -> int:
-    """The most memory that one call takes beyond the weights, in a process of its own."""
+    """Measure the peak memory of one call beyond the weights, in a new process."""
     process = [sys.executable, __file__, *arguments.given, "--peak", side]
     return int(subprocess.run(process, check=True, capture_output=True, text=True).stdout)
 
@@ -85,7 +86,7 @@ def peak_bytes(side: str, arguments: argparse.Namespace) -> int:
 def measure_peak(side: str, generator: spade.SpadeGenerator, label_ids: torch.Tensor) -> int:
     if side != "plain":
         generator.to(memory_format=torch.channels_last)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     status = Path("/proc/self/status")
 
     def kilobytes(name):
@@ -100,7 +101,7 @@ def measure_peak(side: str, generator: spade.SpadeGenerator, label_ids: torch.Te
 
 
 def print_multiplications(generator: spade.SpadeGenerator, maps: list[torch.Tensor]) -> None:
-    """By resolution, in 1e9 a picture: what the plain forward() does, and what is left of it."""
+    """Print the multiplications per picture of forward() and of the fast way, by resolution."""
     print("\n1e9 multiplications a picture, and what tables leave of them")
     print("             distinct neighbourhoods        gamma and beta          other")
     print("     size      3x3       5x5           plain      left         convolutions")
@@ -119,8 +120,9 @@ def print_multiplications(generator: spade.SpadeGenerator, maps: list[torch.Tens
         convolutions = [x for name, x in block.named_children() if name.startswith("conv")]
         rest = sum(x.weight_orig.numel() for x in convolutions) * pixels / 1e9
         before = (first + two) * pixels / 1e9
-        # The hidden layer is a sum of columns: it has no multiplications left.
-        after = two * statistics.mean(a.products for a in around) / 1e9
+        # With tables the hidden layer is a sum of columns, without multiplications.
+        products = [len(a.small) if a.repeat else pixels for a in around]
+        after = two * statistics.mean(products) / 1e9
         sums = [x + y for x, y in zip(sums, (before, after, rest))]
         height, width = around[0].small_of.shape[1:]
         print(
@@ -160,7 +162,8 @@ def main() -> None:
     arguments.given = sys.argv[1:]
 
     dataset = "camvid" if arguments.root else "toy"
-    scenes = open_scenes(dataset, "val", arguments.root, arguments.size).spread(arguments.pictures)
+    scenes = open_scenes(dataset, "val", arguments.root, arguments.size)
+    scenes = scenes.evenly_spaced(arguments.pictures)
     maps = [scenes[i].label_ids for i in range(len(scenes))]
     generator = make_generator(arguments)
     if arguments.peak:

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""How fast a training step of SPADE is, against the published recipe written plainly in float32.
+"""Measure a training step of SPADE against the published recipe in a plain float32 loop.
 
     python benchmarks/spade_training.py           # a few minutes
 
-The plain recipe draws each photo twice, once for each side's step, in torch's default layout, with
-tensors that lie in memory, and averages no weights.  Ours is train_spade(): it reads from the cache
-and mirrors as well.  Both train the same three networks down the same losses.
+The plain recipe draws each image twice, once for the generator's and once for the discriminator's
+step, in torch's default layout.  Its tensors are in memory, and it averages no weights.  Ours is
+train_spade(), which also reads from the cache and mirrors.  Both train the same three networks with
+the same losses.
 """
 
 import argparse
@@ -33,14 +34,14 @@ from utils.weights import find_weights
 
 
 class Networks:
-    """What both sides train: the widths of the bundled toy generator."""
+    """The networks that both sides train, as wide as the bundled toy generator."""
 
     def __init__(self, size: tuple[int, int]):
         self.generator = spade.SpadeGenerator(
             24, "more" if size[1] >= 128 else "normal", 64, size, hidden=48, max_channels=192
         )
         self.encoder = spade.Encoder(16, 64)
-        self.discriminator = spade.Discriminator(32)
+        self.discriminator = spade.MultiscaleDiscriminator(32)
         self.perceptual = PerceptualLoss.of_segmentation(
             load_segmentation(find_weights("segmentation", "toy"))[0]
         )
@@ -49,7 +50,7 @@ class Networks:
 
 
 class PlainRecipe(Networks):
-    """One step for the generator, another for the discriminator, as the paper writes them."""
+    """One step of the generator and one of the discriminator, as in the paper."""
 
     def __init__(self, size, scenes, batch: int):
         super().__init__(size)
@@ -93,7 +94,7 @@ class PlainRecipe(Networks):
 
 
 class OurTraining(Networks):
-    """train_spade() over as many pictures."""
+    """train_spade() for the same number of pictures."""
 
     def __init__(self, size, scenes, batch: int, precision: str):
         super().__init__(size)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How good are a generator's photos, and do they have the style that was asked for?
+"""Score a generator's images, and check whether they have the requested style.
 
     python benchmarks/synthesis.py                                     # the bundled toy generator
     pip install transformers torch-fidelity        # for these two, whose weights are downloaded:
@@ -100,13 +100,13 @@ def scores_on_true_maps(
     scenes: Scenes,
 ) -> None:
     """Print judge's scores and Frechet distance of generated photos beside the real ones'."""
-    ways = {"real photos": None}
+    styles = {"real photos": None}  # of the drawn photos: image_u8 -> z
     if encoder is not None:
-        ways["drawn in the photo's own style"] = lambda image_u8: encoder(u8_to_pm1(image_u8))[0]
-    ways["drawn with z = 0" if encoder else "drawn"] = lambda image_u8: None
+        styles["drawn in the photo's own style"] = lambda image_u8: encoder(u8_to_pm1(image_u8))[0]
+    styles["drawn with z = 0" if encoder else "drawn"] = lambda image_u8: None
     half = len(scenes) // 2
     rows = {}
-    for name, style in ways.items():
+    for name, style in styles.items():
         score = SegmentationScore()
         distance.reset()
         for part in batches(scenes, name):
@@ -136,10 +136,10 @@ def styles_asked_for(
     generator: spade.SpadeGenerator, features: Features, train: Scenes, val: Scenes, maps: int
 ) -> None:
     """Print how often a classifier reads the time of day and the city that were asked for."""
-    told = [(scene.city, scene.time_of_day) for scene in train]
-    told_val = [(scene.city, scene.time_of_day) for scene in val]
+    styles = [(scene.city, scene.time_of_day) for scene in train]
+    styles_val = [(scene.city, scene.time_of_day) for scene in val]
     x, x_val = features_of(features, train), features_of(features, val)
-    _, label_ids = val.spread(maps).batch(range(maps))
+    _, label_ids = val.evenly_spaced(maps).batch(range(maps))
     drawn = {
         name: torch.cat(
             [
@@ -150,11 +150,11 @@ def styles_asked_for(
         for name in progress(list(generator.styles), "styles")
     }
     for side, what in ((1, "time of day"), (0, "city")):
-        names = [pair[side] for pair in told]
+        names = [pair[side] for pair in styles]
         if len(set(names)) < 2:
             continue
         classifier = Classifier(features, x, names)
-        right = classifier.right(x_val, [pair[side] for pair in told_val])
+        right = classifier.right(x_val, [pair[side] for pair in styles_val])
         print(f"{what}: read right on real photos {right:.3f}")
         singles = {name: drawn[name] for name in classifier.names}
         shares = {n: classifier.right(y, [n] * len(y)) for n, y in singles.items()}
@@ -171,7 +171,7 @@ def light_and_layout(
     generator: spade.SpadeGenerator, judge: Judge, scenes: Scenes, maps: int
 ) -> None:
     """Print what two styles do to one map, and one style to two maps."""
-    _, label_ids = scenes.spread(maps).batch(range(maps))
+    _, label_ids = scenes.evenly_spaced(maps).batch(range(maps))
     seeded = torch.Generator().manual_seed(0)
     first, second = torch.randn(2, maps, generator.z_dim, generator=seeded)
     pictures = [

@@ -1,4 +1,4 @@
-"""What the benchmarks share: two sides in turn, and the machine in a line."""
+"""Shared by the benchmarks: timing several sides in turn, storing results, naming the machine."""
 
 import json
 import platform
@@ -14,13 +14,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project, not
 
 from utils.files import usable_cores, write_atomically
 
-# Of a training, in each round: seconds on a CPU.  On a GPU, what comes before the first step would
-# outweigh so few.
+# Steps of a training in each round.  On a GPU more are needed, because they are short compared with
+# the preparations before the first step.
 STEPS = 50 if torch.cuda.is_available() else 4
 
 
 def in_turn(rounds: int, **sides: Callable[[], object]) -> list[float]:
-    """Median seconds of each side; before the first round each runs once for nothing."""
+    """Return the median seconds of each side, after one round that is not timed."""
     seconds = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name, run in sides.items():
@@ -34,13 +34,13 @@ def in_turn(rounds: int, **sides: Callable[[], object]) -> list[float]:
 
 
 def store(path: Path, about: str, **results: list) -> None:
-    """Write results as JSON, with what they are about and the machine that they are from."""
+    """Write results as JSON, with a description and the machine."""
     text = json.dumps({"about": about, "machine": machine(), **results}, indent=1) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def machine() -> str:
-    """Cores that are used, processor, GPU, Python and torch in one line."""
+    """Describe used cores, processor, GPU, Python and torch in one line."""
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
     cores, threads = usable_cores(), torch.get_num_threads()
     used = f"{cores} cores" if threads >= cores else f"{threads} of {cores} cores"

@@ -1,7 +1,7 @@
 """SPADE: semantic image synthesis with spatially-adaptive normalization.
 
-An independent implementation of Park et al., CVPR 2019, arXiv:1903.07291, that reads the published
-weights.
+An independent implementation of Park et al., CVPR 2019, arXiv:1903.07291.  It can load the
+published weights.
 """
 
 from .checkpoint import load_encoder, load_generator, save_encoder, save_generator
@@ -10,10 +10,7 @@ from .encoder import Encoder
 from .generator import SpadeGenerator
 from .semantics import semantics
 
-Discriminator = MultiscaleDiscriminator  # the only one that anybody needs from outside
-
 __all__ = [
-    "Discriminator",
     "Encoder",
     "MultiscaleDiscriminator",
     "SpadeGenerator",

@@ -1,4 +1,4 @@
-"""Generators and encoders in files: the published ones, our own, and those to go on training."""
+"""Save and load generators and encoders, and start a training from earlier weights."""
 
 import copy
 from collections.abc import Sequence
@@ -14,47 +14,49 @@ from .generator import SpadeGenerator
 from .normalization import find_singular_vectors, fold_spectral_norm
 from .semantics import SEMANTIC_CHANNELS
 
-# In the metadata, so that no other network's file is taken for one.
+# Stored in the metadata, so that a file of another network is recognised.
 KIND, ENCODER_KIND = "spade.SpadeGenerator", "spade.Encoder"
-STYLE = "styles."  # before a style's name among the tensors
-SHOWN = 3  # keys named in a message
+STYLE_PREFIX = "styles."  # of the tensors that hold a generator's styles
+MAX_KEYS_SHOWN = 3  # in an error message
 _OTHER_VERSION = "{path} was written by another version of this project ({error}): update it."
 
 
 def load_generator(
     path: str | Path, upsampling: str = "more", size: tuple[int, int] = (512, 256)
 ) -> SpadeGenerator:
-    """Read a generator, in evaluation mode, on the CPU, in float32.
+    """Load a generator, in evaluation mode, on the CPU, in float32.
 
     Args:
         path: a file of save_generator (.safetensors), or one in the format of the published NVlabs
             files (.pth): a state dict, with spectral norms or with these folded into the weights,
             with or without the prefix "module." of multi-GPU training.
-        upsampling, size: see SpadeGenerator.  Published files do not say; widths and the latent
-            follow from their shapes.  Our own files carry all of it, and both are ignored.
+        upsampling, size: see SpadeGenerator.  Published files do not contain them; channels and
+            z_dim follow from the shapes of the weights.  Our own files contain all settings, and
+            these arguments are ignored.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is a web page, is truncated, holds code, or does not hold exactly the weights
-            of such a generator.
+        ValueError: it is a web page, is truncated, contains code, or lacks weights of such a
+            generator or has others.
     """
     if Path(path).suffix == ".safetensors":
         state_dict, metadata = load_weights(path)
         if metadata.pop("kind", None) != KIND:
             raise ValueError(
-                f"{path} was not written by spade.save_generator: it does not say which generator "
-                "its weights are for; load the published weights from their .pth file."
+                f"{path} was not written by spade.save_generator, so the settings of its generator "
+                "are unknown; load the published weights from their .pth file."
             )
         history, recipe = metadata.pop("history", {}), metadata.pop("recipe", [])
         licence = metadata.pop("licence", None)
         settings = metadata | {"size": tuple(metadata["size"])}
-        styles = {key: state_dict.pop(key) for key in list(state_dict) if key.startswith(STYLE)}
+        keys = [key for key in state_dict if key.startswith(STYLE_PREFIX)]
+        styles = {key.removeprefix(STYLE_PREFIX): state_dict.pop(key) for key in keys}
     else:
         state_dict, history, recipe, styles = _read_published(path), {}, [], {}
-        licence = PHOTO_LICENCE  # NVlabs' own for these weights
+        licence = PHOTO_LICENCE  # the licence of NVlabs' weights is the same
         settings = _settings_from_shapes(state_dict, path)
         settings |= {"upsampling": upsampling, "size": size}
-    # On the meta device nothing is allocated or drawn at random: each weight comes from the file.
+    # On the meta device no memory is allocated and no random weights are drawn.
     with torch.device("meta"):
         try:
             generator = SpadeGenerator(**settings)
@@ -62,32 +64,33 @@ def load_generator(
             raise ValueError(_OTHER_VERSION.format(path=path, error=error)) from error
         if "head_0.conv_0.weight" in state_dict:
             fold_spectral_norm(generator)
-    for key in generator.state_dict():  # older versions of PyTorch had no such counters
+    for key in generator.state_dict():  # older versions of PyTorch did not save these counters
         if key.endswith(".num_batches_tracked"):
             state_dict.setdefault(key, torch.tensor(0))
     _check_fit(generator, state_dict, path)
     generator.load_state_dict(state_dict, assign=True)
     generator.history, generator.recipe, generator.licence = history, recipe, licence
-    generator.styles = {key.removeprefix(STYLE): z for key, z in styles.items()}
-    # The layout that convolutions on a CPU and half precision on a GPU are fastest with.
+    generator.styles = styles
+    # In this layout convolutions are fastest, on a CPU and in half precision on a GPU.
     return generator.eval().to(memory_format=torch.channels_last)
 
 
 def save_generator(generator: SpadeGenerator, path: str | Path, compact: bool = False) -> None:
-    """Write a generator with settings, styles, history and recipe, whole or not at all.
+    """Write a generator with its settings, styles, history and recipe, atomically.
 
-    Spectral norms are folded into the weights: the file is for making photos, not for training on.
+    Spectral norms are folded into the weights, so the file is meant for making images, not for
+    further training.
 
     Args:
-        generator: in any mode and on any device; it stays as it is.
-        path: where; the name ends in .safetensors.
-        compact: 8 bits a weight instead of 32, see utils.weights.pack_state.
+        generator: in any mode and on any device; it is not changed.
+        path: must end in .safetensors.
+        compact: store 8 bits per weight instead of 32, see utils.weights.pack_state.
 
     Raises:
-        ValueError: another ending, or weights that are not finite (compact only).
+        ValueError: the path has another ending, or weights are not finite (compact only).
     """
     folded = fold_spectral_norm(copy.deepcopy(generator))
-    styles = {STYLE + name: z for name, z in generator.styles.items()}
+    styles = {STYLE_PREFIX + name: z for name, z in generator.styles.items()}
     metadata = {"kind": KIND, **generator.settings}
     metadata |= {"history": generator.history, "recipe": generator.recipe}
     metadata["licence"] = licence_of(generator.recipe) or generator.licence
@@ -95,11 +98,11 @@ def save_generator(generator: SpadeGenerator, path: str | Path, compact: bool = 
 
 
 def load_encoder(path: str | Path) -> Encoder:
-    """Read an encoder that save_encoder() wrote: in evaluation mode, on the CPU, in float32.
+    """Load an encoder that save_encoder() wrote, in evaluation mode, on the CPU, in float32.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds something else.
+        ValueError: the file holds something else.
     """
     state_dict, metadata = load_weights(path)
     if metadata.pop("kind", None) != ENCODER_KIND:
@@ -126,7 +129,7 @@ def load_encoder(path: str | Path) -> Encoder:
 def save_encoder(
     encoder: Encoder, path: str | Path, compact: bool = False, recipe: Sequence[dict] = ()
 ) -> None:
-    """Write an encoder for load_encoder, whole or not at all; see save_generator."""
+    """Write an encoder for load_encoder(), atomically; see save_generator()."""
     folded = fold_spectral_norm(copy.deepcopy(encoder))
     metadata = {"kind": ENCODER_KIND, **encoder.settings}
     metadata |= {"recipe": list(recipe), "licence": licence_of(recipe)}
@@ -143,19 +146,20 @@ def start_from(
 
     Args:
         network: a VariationalGenerator.
-        paths: a run's last.pt; or a generator's file and, if it has a latent, its encoder's, which
-            hold no discriminator: that one stays as it is.  Or all of them: generator and encoder
-            of the files, and the rest of the run.
-        classifier: of the run to come; stays as it is where the earlier one had none.
+        paths: a run's last.pt; or the file of a generator and, if it has a latent, the file of its
+            encoder, and then the discriminator keeps its weights; or all three, and then only the
+            discriminator and the classifier come from the run.
+        classifier: of the new training; keeps its weights if the earlier training had none.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, or one of other networks.
+        FileNotFoundError: there is no such file.
+        ValueError: a file holds other networks.
     """
     if paths[0].suffix == ".pt":
         saved = load_torch_file(paths[0])
         for name, part in (("network", network), ("discriminator", discriminator)):
             if not isinstance(saved, dict) or name not in saved:
-                raise ValueError(f"{paths[0]} holds no {name}: expected the last.pt of such a run.")
+                raise ValueError(f"{paths[0]} holds no {name}: expected last.pt of a SPADE run.")
             take_over(part, saved[name], paths[0])
         if classifier is not None and "classifier" in saved:
             take_over(classifier, saved["classifier"], paths[0])
@@ -170,7 +174,7 @@ def start_from(
         )
     for part, read, path in zip(parts, (load_generator, load_encoder), paths, strict=False):
         vectors = {k: v for k, v in part.state_dict().items() if k.endswith(("_u", "_v"))}
-        # A folded weight is one whose largest singular value is 1: normalising leaves it alone.
+        # A folded weight has a largest singular value of 1, so normalising does not change it.
         state = {
             f"{key}_orig" if f"{key}_u" in vectors else key: value
             for key, value in read(path).state_dict().items()
@@ -180,9 +184,9 @@ def start_from(
 
 
 def take_over(part: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
-    """Load a state dict; styled layers and grain that it lacks begin at 0, without an effect.
+    """Load a state dict; styled layers and grain that it lacks start at 0, without an effect.
 
-    Raises ValueError, which names path, if it does not fit.
+    Raises ValueError, with path in the message, if it does not fit.
     """
     own = part.state_dict()
     fresh = {k: torch.zeros_like(v) for k, v in own.items() if ".mlp_style." in k or ".mix." in k}
@@ -195,14 +199,14 @@ def take_over(part: nn.Module, state: dict[str, Tensor], path: str | Path) -> No
 
 
 def _read_published(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a .pth file."""
+    """Read the state dict of a .pth file."""
     state_dict = load_torch_file(path)
     if not isinstance(state_dict, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state_dict.items()
     ):
         raise ValueError(
-            f"{path} holds something else than a state dict of names and tensors: the published "
-            "generator is the file latest_net_G.pth."
+            f"{path} does not hold a state dict of names and tensors: the published generator is "
+            "the file latest_net_G.pth."
         )
     return {
         key.removeprefix("module."): value.float() if value.is_floating_point() else value
@@ -211,12 +215,13 @@ def _read_published(path: str | Path) -> dict[str, Tensor]:
 
 
 def _settings_from_shapes(state_dict: dict[str, Tensor], path: str | Path) -> dict:
+    """Derive ngf, z_dim and hidden from the shapes of published weights."""
     shape = {key: tuple(value.shape) for key, value in state_dict.items()}
     first_bias = shape.get("head_0.conv_0.bias", ())
     first_planes = shape.get("head_0.norm_0.mlp_shared.0.weight", ())
     start = shape.get("fc.weight", ())
     if (len(first_bias), len(first_planes)) != (1, 4) or len(start) not in (2, 4):
-        found = ", ".join(list(shape)[:SHOWN]) or "none"
+        found = ", ".join(list(shape)[:MAX_KEYS_SHOWN]) or "none"
         raise ValueError(
             f"{path} holds no SPADE generator: expected keys such as fc.weight and "
             f"head_0.conv_0.bias, found {found}; the published generator is latest_net_G.pth "
@@ -225,13 +230,13 @@ def _settings_from_shapes(state_dict: dict[str, Tensor], path: str | Path) -> di
     planes = first_planes[1]
     if planes == SEMANTIC_CHANNELS - 1:
         raise ValueError(
-            f"{path} was trained without the instance-edge plane: it reads {planes} planes, and "
+            f"{path} was trained without the instance-edge plane: it reads {planes} planes, but "
             f"spade.semantics makes {SEMANTIC_CHANNELS}; take a checkpoint that was trained with "
             "instance maps, such as the published Cityscapes one."
         )
     if planes != SEMANTIC_CHANNELS:
         raise ValueError(
-            f"{path} reads {planes} planes and was trained on another data set: Cityscapes has "
+            f"{path} reads {planes} planes, so it was trained on another data set: Cityscapes has "
             f"{SEMANTIC_CHANNELS}; take latest_net_G.pth from the archive's Cityscapes folder."
         )
     return {
@@ -242,7 +247,7 @@ def _settings_from_shapes(state_dict: dict[str, Tensor], path: str | Path) -> di
 
 
 def _check_fit(generator: SpadeGenerator, state_dict: dict[str, Tensor], path: str | Path) -> None:
-    """Raise ValueError unless keys and shapes are exactly those of the generator."""
+    """Raise ValueError if a key or a shape differs from the generator's."""
     expected = {key: tuple(value.shape) for key, value in generator.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in state_dict.items()}
     problems = [
@@ -253,10 +258,11 @@ def _check_fit(generator: SpadeGenerator, state_dict: dict[str, Tensor], path: s
     problems += [f"{key} {found[key]} should not be there" for key in found if key not in expected]
     if problems:
         settings = generator.settings
-        more = f", and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        hidden = len(problems) - MAX_KEYS_SHOWN
+        more = f", and {hidden} more" if hidden > 0 else ""
         raise ValueError(
             f"{path} does not fit a generator with ngf={settings['ngf']}, "
             f"z_dim={settings['z_dim']}, upsampling={settings['upsampling']!r} and "
-            f"size={settings['size']}: {', '.join(problems[:SHOWN])}{more}; pass load_generator "
-            "the upsampling and size that it was trained with, or download the file again."
+            f"size={settings['size']}: {', '.join(problems[:MAX_KEYS_SHOWN])}{more}; pass to "
+            "load_generator the upsampling and size of its training, or download the file again."
         )

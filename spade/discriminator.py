@@ -1,7 +1,8 @@
-"""The discriminator: is this photo real, and does it fit its label map?
+"""The published discriminator, which scores whether an image is real and fits its label map.
 
-It judges patches, and has to learn from nothing what a photo is; pixel_discriminator has another.
-Both have the same two methods that turn a judgement into losses: generator_losses() and loss().
+It scores overlapping patches and starts from random weights.  spade/pixel_discriminator.py has
+another one, which scores pixels and starts from ImageNet features.  The training calls the same
+methods of both: prepare(), forward(), generator_losses() and loss().
 """
 
 import torch
@@ -13,11 +14,11 @@ from .normalization import SpectralNormConv2d
 
 
 class PatchDiscriminator(nn.Module):
-    """Five convolutions that judge overlapping patches; its layers serve for feature matching too.
+    """Scores overlapping patches by five convolutions; feature matching compares their outputs.
 
     Args:
-        in_channels: planes of the label map and of the photo together.
-        ndf: width of the first layer.
+        in_channels: number of planes of the label map and of the image together.
+        ndf: number of channels of the first layer.
     """
 
     def __init__(self, in_channels: int, ndf: int = 64):
@@ -33,6 +34,7 @@ class PatchDiscriminator(nn.Module):
         self.model4 = nn.Sequential(nn.Conv2d(widths[3], 1, kernel_size=4, stride=1, padding=2))
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """x (B, in_channels, H, W) -> the outputs of the five layers."""
         outputs = []
         for layer in (self.model0, self.model1, self.model2, self.model3, self.model4):
             x = layer(x)
@@ -49,11 +51,11 @@ def _normalized_layer(in_channels: int, out_channels: int, stride: int) -> nn.Se
 
 
 class MultiscaleDiscriminator(nn.Module):
-    """Two patch discriminators, the second of which sees everything at half the size.
+    """Two patch discriminators, one for the image at full size and one for it at half the size.
 
     Args:
-        ndf: width of the first layer.
-        semantic_channels: planes of the label map.
+        ndf: number of channels of the first layer.
+        semantic_channels: number of planes of the label map.
 
     Source: Park et al., CVPR 2019, arXiv:1903.07291, appendix A; Wang et al., CVPR 2018,
     arXiv:1711.11585, section 3.2.
@@ -65,28 +67,31 @@ class MultiscaleDiscriminator(nn.Module):
         self.discriminator_1 = PatchDiscriminator(semantic_channels + 3, ndf)
 
     def forward(self, semantics: Tensor, image_pm1: Tensor) -> list[list[Tensor]]:
-        """Judge photos together with their label maps.
+        """Score images together with their label maps.
 
         Args:
             semantics: (B, 36, H, W) float, see spade.semantics.
-            image_pm1: (B, 3, H, W) float in -1..1.  In training, fake and real ones belong into one
-                batch, so that both are normalised alike.
+            image_pm1: (B, 3, H, W) float in -1..1.  In training, generated images and photos are
+                concatenated to one batch, as published.
 
         Returns:
-            For each of the two scales the outputs of its five layers; the last is the score of
-            each patch, (B, 1, h, w), unbounded: above 0 "real", below 0 "fake" with the hinge loss.
+            For each of the two scales the outputs of its five layers.  The last output is the score
+            of each patch, (B, 1, h, w), unbounded: above 0 means real, below 0 means generated.
         """
         x = torch.cat([semantics, image_pm1], dim=1)  # (B, 39, H, W)
         half = F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
         return [self.discriminator_0(x), self.discriminator_1(half)]
 
     def prepare(self, scenes) -> None:
-        """There is nothing to learn before a training, as there is for the other discriminator."""
+        """Do nothing: only the PixelDiscriminator has to measure photos before a training."""
 
     def generator_losses(
-        self, planes: Tensor, fake_pm1: Tensor, real_pm1: Tensor, recipe
+        self, planes: Tensor, fake_pm1: Tensor, real_pm1: Tensor, recipe, styles: Tensor | None
     ) -> dict[str, Tensor]:
-        """What the generator has to make small: each loss times its weight in the recipe."""
+        """Return the losses that the generator minimises, each times its weight in the recipe.
+
+        styles are ignored; the PixelDiscriminator needs them.
+        """
         judgement = self(planes.repeat(2, 1, 1, 1), torch.cat([fake_pm1, real_pm1]))
         fake, real = split_judgement(judgement)
         return {
@@ -94,11 +99,10 @@ class MultiscaleDiscriminator(nn.Module):
             "matching": recipe.matching_weight * feature_matching(fake, real),
         }
 
-    def loss(self, judgement: list[list[Tensor]], planes: Tensor) -> Tensor:
-        """What the discriminator has to make small.
+    def loss(self, judgement: list[list[Tensor]], planes: Tensor, styles: Tensor | None) -> Tensor:
+        """Return the loss that the discriminator minimises.
 
-        Args:
-            judgement: what forward() returned for fake photos followed by as many real ones.
-            planes: (B, 36, H, W) of the real ones.
+        judgement is the result of forward() for generated images followed by as many photos; planes
+        and styles of the photos are ignored, but the PixelDiscriminator needs them.
         """
         return hinge_discriminator(*split_judgement(judgement))

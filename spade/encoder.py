@@ -1,4 +1,4 @@
-"""The encoder: a photo's style as the mean and variance of a latent z (GauGAN's style filter)."""
+"""The encoder, which reads a photo's style as mean and variance of a latent z."""
 
 import torch
 import torch.nn.functional as F
@@ -6,36 +6,37 @@ from torch import Tensor, nn
 
 from .normalization import SpectralNormConv2d
 
-PHOTO_SIZE = 256  # every photo is resized to this square ...
-START_GRID = PHOTO_SIZE // 2**6  # ... which six layers of stride 2 bring down to 4x4
+PHOTO_SIZE = 256  # every photo is resized to a square with sides of this length
+LAST_GRID = PHOTO_SIZE // 2**6  # sides of the last feature map, after six layers of stride 2
 
 
 class Encoder(nn.Module):
-    """Six convolutions of stride 2 and two linear layers.
+    """Reads a latent from a photo, by six convolutions of stride 2 and two linear layers.
 
     Args:
-        ngf: width of the first layer.
-        z_dim: numbers in the latent.
+        ngf: number of channels of the first layer.
+        z_dim: size of the latent.
 
     Source: Park et al., CVPR 2019, arXiv:1903.07291, appendix A, "Image encoder".
     """
 
     def __init__(self, ngf: int = 64, z_dim: int = 256):
         super().__init__()
-        self.settings = {"ngf": ngf, "z_dim": z_dim}  # all that a saved file needs besides weights
+        # What load_encoder needs, besides the weights, to build the same network.
+        self.settings = {"ngf": ngf, "z_dim": z_dim}
         self.layer1 = _layer(3, ngf)
         self.layer2 = _layer(ngf, 2 * ngf)
         self.layer3 = _layer(2 * ngf, 4 * ngf)
         self.layer4 = _layer(4 * ngf, 8 * ngf)
         self.layer5 = _layer(8 * ngf, 8 * ngf)
         self.layer6 = _layer(8 * ngf, 8 * ngf)
-        self.fc_mu = nn.Linear(8 * ngf * START_GRID**2, z_dim)
-        self.fc_var = nn.Linear(8 * ngf * START_GRID**2, z_dim)
+        self.fc_mu = nn.Linear(8 * ngf * LAST_GRID**2, z_dim)
+        self.fc_var = nn.Linear(8 * ngf * LAST_GRID**2, z_dim)
 
     def forward(self, image_pm1: Tensor) -> tuple[Tensor, Tensor]:
-        """image_pm1 (B, 3, H, W) in -1..1, any size -> mu and logvar (B, z_dim) each.
+        """Read styles: image_pm1 (B, 3, H, W) in -1..1, any size -> mu and logvar, (B, z_dim) each.
 
-        A sample is ``mu + exp(logvar / 2) * noise``; mu alone is the photo's style as such.
+        mu is the style of the photo; sampled() draws a latent around it.
         """
         square = (PHOTO_SIZE, PHOTO_SIZE)
         x = F.interpolate(image_pm1, size=square, mode="bilinear", align_corners=False)
@@ -57,5 +58,8 @@ def _layer(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def sampled(mu: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
-    """A latent from what the encoder says about it; all (B, z_dim), noise standard normal."""
+    """Draw a latent from the distribution that the encoder predicts.
+
+    All arguments and the result are (B, z_dim); noise is standard normal.
+    """
     return mu + torch.exp(logvar / 2) * noise

@@ -1,4 +1,4 @@
-"""The generator: from a label map to a photo."""
+"""The generator, which draws an image into a label map."""
 
 import math
 
@@ -14,7 +14,7 @@ from .normalization import SPADE, SpectralNormConv2d
 from .semantics import SEMANTIC_CHANNELS, codes_to_planes, label_codes
 
 BLOCKS = ("head_0", "G_middle_0", "G_middle_1", "up_0", "up_1", "up_2", "up_3", "up_4")
-# How much larger the input of each block is than what the one before it put out; the names are
+# The factor by which each block's input is enlarged; the names "normal", "more" and "most" are
 # those of the published training option.
 ENLARGEMENTS = {
     "normal": (1, 2, 1, 2, 2, 2, 2),
@@ -22,13 +22,14 @@ ENLARGEMENTS = {
     "most": (1, 2, 2, 2, 2, 2, 2, 2),
 }
 GRAIN_PLANES = 4
+MEAN_STYLE = "mean"  # the style of every generator, with a latent or without
 
 
 class SpadeBlock(nn.Module):
     """A residual block with SPADE in front of each convolution.
 
     Args:
-        in_channels, out_channels: widths; if they differ, the shortcut is learned as well.
+        in_channels, out_channels: if they differ, the shortcut is a learned 1x1 convolution.
         hidden, semantic_channels, z_dim: see SPADE.
 
     Source: Park et al., CVPR 2019, arXiv:1903.07291, figure 4 (right).
@@ -64,15 +65,16 @@ class SpadeBlock(nn.Module):
 class Grain(nn.Module):
     """Planes of learned noise that the latent mixes into every channel of a block's input.
 
-    Along a wall, where the map says the same everywhere, a generator can only draw the same
-    everywhere.  This is something to make windows, bricks and the grain of asphalt from.
+    All pixels inside a large wall have the same surroundings in the map, so without noise a
+    generator draws all of them alike.  The noise differs from pixel to pixel, and the network can
+    turn it into windows, bricks and the texture of asphalt.
 
     Args:
-        channels, height, width: of the block's input.
-        z_dim: numbers in the latent.
+        channels, height, width: shape of the block's input.
+        z_dim: size of the latent.
 
-    Source: Karras et al., CVPR 2019, arXiv:1812.04948, section 3.2.  There the noise is drawn anew
-    for each photo; here it is drawn once and learns, so that a map and a z make one photo.
+    Source: Karras et al., CVPR 2019, arXiv:1812.04948, section 3.2.  Their noise is random for each
+    image; this noise is drawn once and then learned, so a map and a z always give the same image.
     """
 
     def __init__(self, channels: int, height: int, width: int, z_dim: int):
@@ -81,43 +83,44 @@ class Grain(nn.Module):
         self.mix = nn.Linear(z_dim, channels * GRAIN_PLANES)
 
     def shares(self, z: Tensor | None) -> Tensor:
-        """What each channel gets of each plane: z (B, z_dim), or None for zeros -> (B, C, 4)."""
+        """Weight of each plane in each channel: z (B, z_dim), or None for zeros -> (B, C, 4)."""
         mix = self.mix.bias[None] if z is None else self.mix(z)
         return mix.unflatten(1, (-1, GRAIN_PLANES))
 
     def forward(self, z: Tensor | None) -> Tensor:
-        """z (B, z_dim) or None -> what is to be added, (B, channels, height, width)."""
+        """Noise to add to the block's input: z (B, z_dim) or None -> (B, C, height, width)."""
         return torch.einsum("bcp,phw->bchw", self.shares(z), self.planes)
 
 
 class SpadeGenerator(nn.Module):
-    """Draw a photo into a label map: seven residual blocks from a grid of 4x8 to 256x512.
+    """Draws an image into a label map, by seven residual blocks from a 4x8 grid to 256x512 pixels.
 
     Args:
-        ngf: width of the last block; the first has 16 times as much.
+        ngf: number of channels of the last block; the first block has 16 times as many.
         upsampling: "normal", "more" (the published Cityscapes weights) or "most": the start grid is
-            32, 64 or 128 times smaller than the photo.
-        z_dim: numbers in the latent that sets the style; None for a generator without one.
-        size: (width, height) in pixels of the photos it is made for.  With a latent it is the only
-            size; without one, any multiple of the upsampling factor works.
+            32, 64 or 128 times smaller than the image.
+        z_dim: size of the latent that sets the style; None for a generator without a latent.
+        size: (width, height) of the images in pixels.  A generator with a latent makes this size
+            only; one without a latent makes any multiple of the upsampling factor.
         hidden, semantic_channels: see SPADE.
-        max_channels: no block is wider than this; None is the published 16 times ngf.  The wide
-            blocks at the start hold most of the weights and little of the work, so a cap makes a
-            small file.
-        styled_layers: z also shifts the hidden layer of every SPADE, see there.  As published
-            (False) it only makes the start grid, which serves for a picture's light, while what a
-            city's walls look like is lost on the way up.
-        grain: every block's input gets learned noise, see Grain; not in the published networks.
+        max_channels: upper limit of the channels of every block; None is 16 times ngf, as
+            published.  The wide blocks at the start hold most of the weights but do little of the
+            work, so a limit makes the file much smaller.
+        styled_layers: z also shifts the hidden layer of every SPADE, see SPADE.  As published
+            (False) z only sets the start grid.  This is enough for the light, but the look of a
+            city's walls does not survive the blocks that follow.
+        grain: add learned noise to every block's input, see Grain; not in the published networks.
 
     Attributes:
-        styles: latents by name, (z_dim,) each: the cities and times of day that it was trained on.
+        styles: latents by name, (z_dim,) each: the cities and times of day of its training scenes.
         history: the losses of its training, see spade.training.
-        recipe: the settings of each stage of its training, see spade.training.Stage; all of these
-            are saved with the weights, and so is their licence (None: not known).
+        recipe: the settings of each stage of its training, see spade.stages.Stage.
+        licence: of the weights; None if unknown.
+        These four are saved with the weights.
 
     Raises:
-        ValueError: another upsampling, a size that is no multiple of its factor, or styled_layers
-            or grain without a latent.
+        ValueError: an unknown upsampling, a size that is not a multiple of its factor, or
+            styled_layers or grain without a latent.
 
     Source: Park et al., CVPR 2019, arXiv:1903.07291, appendix A.
     """
@@ -140,7 +143,7 @@ class SpadeGenerator(nn.Module):
         if upsampling not in ENLARGEMENTS:
             raise ValueError(f'upsampling is {upsampling!r}, expected "normal", "more" or "most".')
         size = (int(size[0]), int(size[1]))
-        # All that a saved file needs besides the weights.
+        # What load_generator needs, besides the weights, to build the same network.
         self.settings = {
             "ngf": ngf,
             "upsampling": upsampling,
@@ -165,7 +168,7 @@ class SpadeGenerator(nn.Module):
         self.factor = math.prod(self.enlargements.values())
         grid_height, grid_width = self._start_grid(height=size[1], width=size[0])
 
-        # Of the start, of up_0 .. up_3, and of up_4.
+        # Channels of the first blocks, of up_0 .. up_3, and of up_4.
         first, *widths, last = (
             min(factor * ngf // 2, max_channels or 16 * ngf) for factor in (32, 16, 8, 4, 2, 1)
         )
@@ -198,19 +201,19 @@ class SpadeGenerator(nn.Module):
                 self.grains[name] = Grain(channels, height, width, z_dim)
 
     def forward(self, semantics: Tensor, z: Tensor | None = None) -> Tensor:
-        """Draw photos into semantic planes.
+        """Draw images into semantic planes.
 
         Args:
             semantics: (B, 36, H, W) float, see spade.semantics.
-            z: (B, z_dim) float, or (1, z_dim) for all alike; only for a generator that has a
-                latent.  None is a z of zeros, the mean of the prior: forward() draws no random
+            z: (B, z_dim) float, or (1, z_dim) for the whole batch; only for a generator with a
+                latent.  None is a z of zeros, the mean of the prior.  forward() draws no random
                 numbers.
 
         Returns:
             image_pm1, (B, 3, H, W) float in -1..1.
 
         Raises:
-            ValueError: H or W does not suit the upsampling, or z does not suit the generator.
+            ValueError: H or W is not a multiple of the upsampling factor, or z has a wrong shape.
         """
         if semantics.dim() != 4 or semantics.shape[1] != self.semantic_channels:
             raise ValueError(
@@ -221,8 +224,8 @@ class SpadeGenerator(nn.Module):
         self._check_inputs(batch, height, width, z)
         grid = self._start_grid(height, width)
         x = self.first_features(F.interpolate(semantics, size=grid, mode="nearest"), z)
-        # With "more" and no cap: 16 ngf at h, 2 h and 4 h, then 8 ngf at H / 8, 4 ngf at H / 4,
-        # 2 ngf at H / 2 and ngf at H.
+        # Channels with "more" and no max_channels: 16 ngf at heights H / 64, H / 32 and H / 16,
+        # 8 ngf at H / 8, 4 ngf at H / 4, 2 ngf at H / 2 and ngf at H.
         for name, enlargement in self.enlargements.items():
             x = F.interpolate(x, scale_factor=enlargement, mode="nearest")
             x = getattr(self, name)(self.grained(name, x, z), semantics, z)
@@ -238,40 +241,41 @@ class SpadeGenerator(nn.Module):
         edges: bool = True,
         checked: bool = False,
     ) -> Tensor:
-        """Draw photos into label maps: evaluation mode, no gradients; maps may be on any device.
+        """Draw images into label maps, in evaluation mode and without gradients.
 
-        On a CPU it takes the way of spade/fast: the same function, several times as fast, but
-        without calling the modules; hooks on them see only what forward() does.
+        On a CPU this uses spade/fast, which computes the same function several times as fast.  It
+        does not call the modules, so hooks on them run only in forward().
 
         Args:
-            label_ids: (H, W) or (B, H, W) integers, Cityscapes label ids 0..33, already at the size
-                of the photo to make.
+            label_ids: (H, W) or (B, H, W) integers on any device, Cityscapes label ids 0..33, at
+                the size of the image to make.
             instance_ids: the same shape, or None for edges between classes only.
             z: (B, z_dim) float, or (1, z_dim) for all maps; see style().  None is a z of zeros.
-            precision: "exact" computes in float32, "bf16" in bfloat16 where that is safe: slightly
-                different, and faster on recent GPUs and on CPUs that can (avx512_bf16, amx_bf16).
-            edges: False draws none, whatever instance_ids says.
+            precision: "exact" computes in float32, "bf16" in bfloat16 where this is safe.  bfloat16
+                gives slightly different images and is faster on recent GPUs and on CPUs with
+                instructions for it (avx512_bf16, amx_bf16).
+            edges: False leaves the edge plane empty and ignores instance_ids.
             checked: see spade.semantics.
 
         Returns:
             image_u8, (3, H, W) or (B, 3, H, W) uint8 RGB on the generator's device.
 
         Raises:
-            ValueError: see spade.semantics and forward; another precision.
+            ValueError: see spade.semantics and forward(); an unknown precision.
         """
         if precision not in ("exact", "bf16"):
             raise ValueError(f'precision is {precision!r}, expected "exact" or "bf16".')
         device = self.conv_img.weight.device
         if self.semantic_channels != SEMANTIC_CHANNELS:
             raise ValueError(
-                f"This generator was made for {self.semantic_channels} planes, and a label map has "
-                f"{SEMANTIC_CHANNELS}: call the generator with planes of your own instead."
+                f"This generator was made for {self.semantic_channels} planes, but a label map has "
+                f"{SEMANTIC_CHANNELS}: call the generator itself with planes of your own."
             )
         codes = label_codes(label_ids.to(device), instance_ids, edges, checked)  # (B, H, W)
         self._check_inputs(*codes.shape, z)
         z = None if z is None else z.to(device)
         on_cpu, use_bf16 = device.type == "cpu", precision == "bf16"
-        # Autocast is set in either case: the caller may be inside another one.
+        # Autocast is set in both cases, because the caller may be inside another autocast.
         with torch.autocast(device.type, torch.bfloat16, use_bf16 and not on_cpu):
             if on_cpu:
                 dtype = torch.bfloat16 if use_bf16 else torch.float32
@@ -282,21 +286,23 @@ class SpadeGenerator(nn.Module):
         image_u8 = pm1_to_u8(image_pm1.float())
         return image_u8[0] if label_ids.dim() == 2 else image_u8
 
-    def style(self, name: str) -> Tensor:
-        """The latent of a named style, such as a city or a time of day -> z (1, z_dim).
+    def style(self, name: str) -> Tensor | None:
+        """Look up a style by its name -> z (1, z_dim), or None for "mean", the mean style.
 
-        In between lie others: ``torch.lerp(generator.style("noon"), generator.style("dusk"), 0.3)``
-        has three tenths of dusk.
+        Styles can be mixed: ``torch.lerp(generator.style("noon"), generator.style("dusk"), 0.3)``
+        is three tenths dusk.  Every generator has the mean style, also one without a latent.
 
         Raises ValueError, which lists the names, if there is no such style.
         """
+        if name == MEAN_STYLE:
+            return None
         if name not in self.styles:
-            known = ", ".join(self.styles) or "none: it was trained without a latent"
+            known = ", ".join([*self.styles, MEAN_STYLE])
             raise ValueError(f"This generator has no style {name!r}; its styles: {known}.")
         return self.styles[name][None].to(self.conv_img.weight.device)
 
     def first_features(self, planes: Tensor, z: Tensor | None) -> Tensor:
-        """The start of the network, (B, 16 ngf, h, w), from the planes (B, 36, h, w) or from z."""
+        """Return the first block's input, (B, 16 ngf, h, w), from planes (B, 36, h, w) or z."""
         if self.z_dim is None:
             return self.fc(planes)
         batch, _, height, width = planes.shape
@@ -304,11 +310,11 @@ class SpadeGenerator(nn.Module):
         return self.fc(z.expand(batch, -1)).reshape(batch, -1, height, width)
 
     def grained(self, name: str, x: Tensor, z: Tensor | None) -> Tensor:
-        """The input x (B, C, h, w) of the block of that name, with its grain if there is any."""
+        """Return a block's input x (B, C, h, w), with the block's grain added if it has any."""
         return x + self.grains[name](z) if name in self.grains else x
 
     def _check_inputs(self, batch: int, height: int, width: int, z: Tensor | None) -> None:
-        """Raise ValueError unless the size and z suit the generator."""
+        """Raise ValueError if the generator can't use this size or this z."""
         self._start_grid(height, width)
         if batch == 0:
             raise ValueError("The batch holds no label map: pass at least one, (1, H, W).")
@@ -318,17 +324,17 @@ class SpadeGenerator(nn.Module):
             return
         if (width, height) != self.size:
             raise ValueError(
-                f"The label map is {width}x{height} (width x height), and this generator has a "
+                f"The label map is {width}x{height} (width x height), but this generator has a "
                 f"latent and makes one size only: resize the map to {self.size[0]}x{self.size[1]}."
             )
         if z is not None and z.shape not in ((batch, self.z_dim), (1, self.z_dim)):
             raise ValueError(
-                f"z has shape {tuple(z.shape)}, expected ({batch}, {self.z_dim}): one row for each "
-                "label map, or one for all."
+                f"z has shape {tuple(z.shape)}, expected ({batch}, {self.z_dim}), one row for each "
+                f"label map, or (1, {self.z_dim}), one row for all."
             )
 
     def _start_grid(self, height: int, width: int) -> tuple[int, int]:
-        """(rows, columns) of the start grid; ValueError unless both sides are multiples."""
+        """Return (rows, columns) of the start grid; ValueError if a side is not a multiple."""
         if height % self.factor or width % self.factor or not height or not width:
             raise ValueError(
                 f"The size {width}x{height} (width x height) does not work: with "
@@ -340,6 +346,6 @@ class SpadeGenerator(nn.Module):
 
 
 def _nearest_multiples(length: int, factor: int) -> str:
-    """ "192 or 256" for 250 and 64; "256" for 256."""
+    """Name the nearest multiples of factor: "192 or 256" for 250 and 64, "256" for 256 and 64."""
     below, above = length // factor * factor, -(-length // factor) * factor
     return " or ".join(str(x) for x in sorted({below, above} - {0}) or [factor])

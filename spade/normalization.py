@@ -12,20 +12,21 @@ from torch import Tensor, nn
 
 
 class SPADE(nn.Module):
-    """Normalise, then scale and shift every pixel by what the label map says there.
+    """Normalise the activations, then scale and shift every pixel depending on the label map.
 
     ``normalized * (1 + gamma) + beta``, where gamma and beta are convolutions of the label map.
 
     Args:
-        channels: width of the activations.
-        semantic_channels: planes of the label map.
-        hidden: width between the label map and gamma or beta.
-        z_dim: numbers in a latent that shifts the hidden layer, so that gamma and beta may differ
-            from style to style for one label and stay for another; None, as published, for no such.
+        channels: number of channels of the activations.
+        semantic_channels: number of planes of the label map.
+        hidden: number of channels of the hidden layer between the label map and gamma and beta.
+        z_dim: size of a latent that shifts the hidden layer, so that gamma and beta can depend on
+            the style for some labels and not for others.  None (as published): no latent.
 
-    Source: Park et al., CVPR 2019, arXiv:1903.07291, equation 1 and appendix A; the 1 is the
-    published code's.  The latent in every layer is an idea of Schoenfeld et al., ICLR 2021,
-    arXiv:2012.04781, section 3.3: planes of z beside those of the map, which add up to a shift.
+    Source: Park et al., CVPR 2019, arXiv:1903.07291, equation 1 and appendix A; the 1 in
+    (1 + gamma) is in the published code only.  The latent in every layer follows Schoenfeld et al.,
+    ICLR 2021, arXiv:2012.04781, section 3.3.  They append planes of z to those of the map; a
+    convolution of constant planes is a shift, which is computed directly here.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class SPADE(nn.Module):
     def forward(self, x: Tensor, semantics: Tensor, z: Tensor | None = None) -> Tensor:
         """x (B, C, h, w), semantics (B, 36, H, W), any H and W, z (B, z_dim) -> (B, C, h, w).
 
-        z may be (1, z_dim), one for all; None is a z of zeros.
+        A z of (1, z_dim) is used for the whole batch; None is a z of zeros.
         """
         normalized = self.param_free_norm(x)  # (B, C, h, w)
         planes = F.interpolate(semantics, size=x.shape[-2:], mode="nearest")  # (B, 36, h, w)
@@ -64,12 +65,13 @@ class SPADE(nn.Module):
 class SpectralNormConv2d(nn.Module):
     """A convolution whose weight is divided by its largest singular value.
 
-    The value is u . W v, W being the weight as a matrix (out, rest) and u, v its singular vectors,
-    which one step of power iteration a forward call in training mode keeps up to date; in
-    evaluation mode they stay as they are.
+    The largest singular value is u . W v, where W is the weight as a matrix (out, rest) and u, v
+    are its first singular vectors.  In training mode each forward call updates u and v by one step
+    of power iteration; in evaluation mode they stay fixed.
 
-    Own module, because torch's newer parametrization has other keys than the published files
-    (weight_orig, weight_u, weight_v), and its older hook cannot be deep-copied after training.
+    This class exists because torch's newer parametrization uses other keys than the published
+    files (weight_orig, weight_u, weight_v), and its older hook cannot be deep-copied after
+    training.
 
     Source: Miyato et al., ICLR 2018, arXiv:1802.05957, algorithm 1.
     """
@@ -95,18 +97,18 @@ class SpectralNormConv2d(nn.Module):
 
     @torch.no_grad()
     def power_iteration(self) -> None:
-        """Move u and v one step towards the first singular vectors."""
+        """Update u and v by one step towards the first singular vectors of the weight."""
         with _no_autocast(self.weight_orig):
             matrix = self.weight_orig.flatten(1)  # (out, rest)
             self.weight_v.copy_(F.normalize(matrix.t() @ self.weight_u, dim=0))
             self.weight_u.copy_(F.normalize(matrix @ self.weight_v, dim=0))
 
     def normalized_weight(self) -> Tensor:
-        """The weight that the convolution uses: weight_orig / (u . W v)."""
-        # In full precision: a largest singular value in bfloat16 would be off by up to 0.4 %.
+        """Return the weight that the convolution uses: weight_orig / (u . W v)."""
+        # In float32, because bfloat16 would round the singular value by up to 0.4 %.
         with _no_autocast(self.weight_orig):
             matrix = self.weight_orig.flatten(1)  # (out, rest)
-            # Clones: the next call changes u and v, and backward still needs these.
+            # Clones, because backward needs these values after the next call has changed u and v.
             sigma = self.weight_u.clone() @ (matrix @ self.weight_v.clone())
             return self.weight_orig / sigma
 
@@ -116,7 +118,7 @@ class SpectralNormConv2d(nn.Module):
         return F.conv2d(x, self.normalized_weight(), self.bias, self.stride, self.padding)
 
     def folded(self) -> nn.Conv2d:
-        """A plain convolution with today's normalised weight."""
+        """Return a plain convolution with the weight normalised as it is now."""
         out_channels, in_channels, kernel_size, _ = self.weight_orig.shape
         has_bias = self.bias is not None
         plain = nn.Conv2d(
@@ -132,14 +134,14 @@ class SpectralNormConv2d(nn.Module):
 
 
 def _no_autocast(weight: Tensor) -> contextlib.AbstractContextManager:
-    """Keep the dtype of the weights; those on the meta device have only shapes, and no autocast."""
+    """Turn autocast off, so that weights keep their dtype; the meta device has no autocast."""
     if weight.is_meta:
         return contextlib.nullcontext()
     return torch.autocast(weight.device.type, enabled=False)
 
 
 def find_singular_vectors(network: nn.Module, iterations: int = 10) -> None:
-    """Bring the singular vectors of all spectral norms up to date with weights from elsewhere."""
+    """Recompute the singular vectors of all spectral norms after their weights were replaced."""
     for module in network.modules():
         if isinstance(module, SpectralNormConv2d):
             for _ in range(iterations):
@@ -147,13 +149,13 @@ def find_singular_vectors(network: nn.Module, iterations: int = 10) -> None:
 
 
 def fold_spectral_norm(network: nn.Module) -> nn.Module:
-    """Replace each SpectralNormConv2d inside by a plain convolution, in place.
+    """Replace each SpectralNormConv2d of a network by a plain convolution, in place.
 
-    The outputs in evaluation mode stay the same, the division is done once; a generator that is to
-    be trained further should keep its spectral norms.
+    The division is then done once, and the outputs in evaluation mode stay the same.  A generator
+    that will be trained further should keep its spectral norms.
 
     Returns:
-        The same network, whose keys are then ``weight`` instead of weight_orig, _u and _v.
+        The same network; its keys are now ``weight`` instead of weight_orig, _u and _v.
     """
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):

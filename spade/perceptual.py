@@ -1,4 +1,4 @@
-"""The perceptual loss: what a trained network sees in two photos should be alike."""
+"""The perceptual loss, which compares the features of a trained network in two images."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,15 +15,15 @@ from utils.weights import imagenet_weights
 
 
 class PerceptualLoss(nn.Module):
-    """Mean absolute difference of what a trained network sees in two photos.  It is frozen.
+    """Mean absolute difference of a trained, frozen network's features in two images.
 
     Args:
-        stages: parts of the network; each goes on from the one before it.
-        weights: of each stage's difference.  None divides it by the spread of the real photo's
-            features, so that no stage outweighs the others, and takes the mean.
-        texture: weight of the features' texture_difference(), which is added; the published recipe
-            has none.
-        mean, std: what the network expects of photos, see utils.images.u8_to_imagenet.
+        stages: parts of the network; each takes the output of the one before it.
+        weights: of each stage's difference.  None takes the mean over the stages, each divided by
+            the standard deviation of the photo's features, so that no stage outweighs the others.
+        texture: weight of the features' texture_difference(), which is added; not in the published
+            recipe.
+        mean, std: by which the network's input is normalised, see utils.images.u8_to_imagenet.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class PerceptualLoss(nn.Module):
 
     @classmethod
     def of_segmentation(cls, network: SegmentationNet, texture: float = 0.0) -> "PerceptualLoss":
-        """Through the first three feature maps of one of our own segmentation networks."""
+        """Compare the first three feature maps of one of our own segmentation networks."""
         encoder = network.encoder
         return cls(
             [
@@ -56,38 +56,40 @@ class PerceptualLoss(nn.Module):
     def of_imagenet(
         cls, texture: float = 0.0, name: str = "efficientnet_lite0"
     ) -> "PerceptualLoss":
-        """Through the first four feature maps of one of BACKBONES with its ImageNet weights."""
+        """Compare the first four feature maps of one of BACKBONES with its ImageNet weights."""
         backbone = BACKBONES[name]
         stages = backbone.stages(pretrained=True)[:4]
         return cls(stages, texture=texture, mean=backbone.mean, std=backbone.std)
 
     @classmethod
     def of_vgg19(cls, texture: float = 0.0) -> "PerceptualLoss":
-        """Through VGG-19 with its ImageNet weights (downloaded once, 548 MB), as published.
+        """Compare features of VGG-19 with its ImageNet weights, as published.
+
+        The weights (548 MB) are downloaded once.
 
         Raises OSError if they can't be downloaded.
         """
-        network = models.vgg19()
-        network.load_state_dict(
-            imagenet_weights(
-                models.VGG19_Weights.IMAGENET1K_V1,
-                "take the features of a segmentation network instead: --perceptual FILE",
-            )
+        weights = imagenet_weights(
+            models.VGG19_Weights.IMAGENET1K_V1,
+            "take the features of a segmentation network instead: --perceptual FILE",
         )
+        with torch.device("meta"):  # no random start for 144 million weights
+            network = models.vgg19(init_weights=False)
+        network.load_state_dict(weights, assign=True)
         layers = network.features
         for layer in layers:
             if isinstance(layer, nn.ReLU):
-                layer.inplace = False  # its input is compared, too
-        # relu1_1, relu2_1 ... relu5_1
-        cuts = (0, 2, 7, 12, 21, 30)
+                layer.inplace = False  # an in-place ReLU would overwrite features of a stage
+        cuts = (0, 2, 7, 12, 21, 30)  # after relu1_1, relu2_1 ... relu5_1
         stages = [layers[start:end] for start, end in pairwise(cuts)]
         return cls(stages, (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1), texture)
 
     def train(self, mode: bool = True) -> "PerceptualLoss":
-        return super().train(False)  # its batch norm must keep the statistics it was trained with
+        """As in torch, but always in evaluation mode, so that batch norm keeps its statistics."""
+        return super().train(False)
 
     def forward(self, fake_pm1: Tensor, real_pm1: Tensor, regions: Tensor | None = None) -> Tensor:
-        """Two batches image_pm1 (B, 3, H, W) -> the loss, a scalar.
+        """Compare two batches image_pm1 (B, 3, H, W) -> the loss, a scalar.
 
         Args:
             regions: see texture_difference().
@@ -98,31 +100,31 @@ class PerceptualLoss(nn.Module):
             fake = stage(fake)
             with torch.no_grad():
                 real = stage(real)
-            spread = real.float().std() + 1e-6
+            deviation = real.float().std() + 1e-6
             if self.weights is None:
-                weight = 1 / (len(self.stages) * spread)
+                weight = 1 / (len(self.stages) * deviation)
             else:
                 weight = self.weights[index]
             loss = loss + weight * F.l1_loss(fake.float(), real.float())
             if self.texture:
-                difference = texture_difference(fake / spread, real / spread, regions)
+                difference = texture_difference(fake / deviation, real / deviation, regions)
                 loss = loss + self.texture / len(self.stages) * difference
         return loss
 
 
 def texture_difference(fake: Tensor, real: Tensor, regions: Tensor | None = None) -> Tensor:
-    """How much the textures of two photos differ, region by region: walls are held against walls.
+    """Return how much the textures of two images differ within each region, walls for example.
 
     Args:
         fake, real: features (B, C, h, w).
-        regions: (B, K, H, W) of 0 and 1, of any size: where each of them is.  None is the whole
-            photo as one.
+        regions: (B, K, H, W) of 0 and 1, of any size: a mask for each region.  None takes the whole
+            image as one region.
 
     Returns:
-        Mean absolute difference of the regions' Gram matrices, a scalar.  Each region counts by the
-        square root of its area: a person has little of it, and a texture nonetheless.
+        Mean absolute difference of the regions' Gram matrices, a scalar.  A region's weight is the
+        square root of its area, so that small regions, such as persons, still count.
 
-    No part of the published recipe.
+    Not part of the published recipe.
     """
     if regions is None:
         regions = fake.new_ones(len(fake), 1, 1, 1)
@@ -135,11 +137,14 @@ def texture_difference(fake: Tensor, real: Tensor, regions: Tensor | None = None
 
 
 def gram_matrices(features: Tensor, masks: Tensor) -> Tensor:
-    """Which features occur together in a region, wherever they are in it: its texture.
+    """Return the Gram matrices of regions: how often two features occur at the same pixel.
+
+    A Gram matrix does not depend on where in the region the features occur, so it describes the
+    texture.
 
     Args:
         features: (B, C, h, w); computed in float32.
-        masks: (B, K, h w): how much of each pixel belongs to each region.
+        masks: (B, K, h w), the share 0..1 of each pixel that belongs to each region.
 
     Returns:
         (B, K, C, C), the mean over the region's pixels.

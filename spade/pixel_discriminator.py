@@ -1,4 +1,4 @@
-"""A discriminator that judges every pixel, on the features of a network that knows ImageNet."""
+"""A discriminator that classifies every pixel, from the features of an ImageNet network."""
 
 from collections.abc import Sequence
 
@@ -12,12 +12,14 @@ from utils.labels import NAMES, NUM_LABELS
 from utils.progress import progress
 from utils.scenes import Scenes
 
-from .losses import label_cross_entropy
+from .losses import label_cross_entropy, style_cross_entropy
 from .normalization import SpectralNormConv2d
 from .semantics import LABEL_PLANES
+from .styles import StyleClassifier
 
 LITES = tuple(name for name in BACKBONES if name.startswith("efficientnet_lite"))
-FAKE = NUM_LABELS  # the answer of a PixelDiscriminator that no label map holds
+STYLE_MAPS = slice(1, 4)  # the feature maps from which styles are classified: strides 16, 8 and 4
+FAKE = NUM_LABELS  # the class of generated pixels, beside the label ids
 
 
 class ResidualBlock(nn.Module):
@@ -30,36 +32,41 @@ class ResidualBlock(nn.Module):
         self.conv_s = SpectralNormConv2d(in_channels, out_channels, kernel_size=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (B, in, h, w) -> (B, out, h, w)."""
         y = self.conv_0(F.leaky_relu(x, 0.2))
         return self.conv_s(x) + self.conv_1(F.leaky_relu(y, 0.2))
 
 
 class PixelDiscriminator(nn.Module):
-    """Sorts every pixel of a photo into one of the 34 labels, or "fake".
+    """Classifies every pixel of an image as one of the 34 labels or as "fake".
 
-    It is not shown the label map: a generated pixel passes if it looks like what the map says.  The
-    features of a frozen ImageNet network are the encoder of a U-Net, whose decoder learns.
+    It does not see the label map: the generator has to draw pixels that are classified as the label
+    of the map.  It is a U-Net: a frozen ImageNet network is the encoder, and the decoder learns.
+    It can also classify an image's city and time of day, from mean and standard deviation of the
+    features.
 
     Args:
         backbone: one of LITES.
-        widths: of the decoder, at strides 32, 16, 8, 4, 2 and 1.
+        widths: channels of the decoder at strides 32, 16, 8, 4, 2 and 1.
+        classes: of the styles to classify, see spade.styles.style_labels; by default none.
 
     Raises ValueError for another backbone.
 
     Sources: Schoenfeld et al., ICLR 2021, arXiv:2012.04781 (labels and "fake", class weights);
-    Sauer et al., NeurIPS 2021, arXiv:2111.01007 (frozen EfficientNet-Lite features); Sushko et al.,
-    arXiv:2312.13314 (both together, features brought to one scale).
+    Sauer et al., NeurIPS 2021, arXiv:2111.01007 (frozen EfficientNet-Lite features); Berrada et
+    al., arXiv:2312.13314 (both together, features brought to one scale).
     """
 
     def __init__(
         self,
         backbone: str = "efficientnet_lite0",
         widths: Sequence[int] = (192, 128, 96, 64, 48, 48),
+        classes: Sequence[Sequence[str]] = (),
     ):
         super().__init__()
         if backbone not in LITES:
             raise ValueError(
-                f"A discriminator can't stand on {backbone!r}: expected {' or '.join(LITES)}."
+                f"The discriminator's backbone is {backbone!r}: expected {' or '.join(LITES)}."
             )
         self.backbone = BACKBONES[backbone]
         self.stages = nn.ModuleList(self.backbone.stages())
@@ -75,6 +82,7 @@ class PixelDiscriminator(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(*pair) for pair in zip(inputs, widths[:5]))
         self.last = ResidualBlock(widths[4] + 3, widths[5])
         self.score = nn.Conv2d(widths[5], FAKE + 1, 1)
+        self.style = StyleClassifier(classes, 2 * sum(channels[STYLE_MAPS])) if classes else None
         self.requires_grad_(True)
 
     def requires_grad_(self, requires_grad: bool = True) -> "PixelDiscriminator":
@@ -90,84 +98,117 @@ class PixelDiscriminator(nn.Module):
         return self
 
     def features(self, image_pm1: Tensor) -> list[Tensor]:
-        """image_pm1 (B, 3, H, W) -> the backbone's feature maps at strides 32 .. 2."""
+        """image_pm1 (B, 3, H, W) -> the backbone's feature maps at strides 32, 16, 8, 4 and 2."""
         x, maps = pm1_to_imagenet(image_pm1, self.backbone.mean, self.backbone.std), []
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
         return maps[::-1]
 
-    def forward(self, planes: Tensor | None, image_pm1: Tensor) -> Tensor:
-        """image_pm1 (B, 3, H, W), H and W multiples of 32 -> scores (B, 35, H, W).
+    def forward(self, planes: Tensor | None, image_pm1: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Classify pixels and styles of images.
 
-        planes are not looked at: they are what the other discriminator is given.
+        Args:
+            planes: ignored; the MultiscaleDiscriminator needs them.
+            image_pm1: (B, 3, H, W), H and W multiples of 32.
+
+        Returns:
+            The scores of each pixel, (B, 35, H, W); and for each attribute of a style the scores,
+            (B, number of its classes).
         """
-        x = None
-        maps = self.features(image_pm1)
-        for index, (features, lateral, block) in enumerate(zip(maps, self.laterals, self.blocks)):
+        x, maps = None, []
+        for index, features in enumerate(self.features(image_pm1)):
             mean, std = getattr(self, f"mean_{index}"), getattr(self, f"std_{index}")
-            if x is not None:
-                x = F.interpolate(x, scale_factor=2, mode="nearest")
-                x = block(x)
-            skip = lateral((features - mean) / std)
-            x = block(skip) if x is None else x + skip  # (B, width, H/s, W/s)
+            maps.append((features - mean) / std)
+        for features, lateral, block in zip(maps, self.laterals, self.blocks):
+            skip = lateral(features)
+            if x is None:
+                x = block(skip)
+            else:
+                x = block(F.interpolate(x, scale_factor=2, mode="nearest")) + skip
         x = F.interpolate(x, scale_factor=2, mode="nearest")
         x = self.last(torch.cat([x, image_pm1], dim=1))  # (B, width, H, W)
-        return self.score(F.leaky_relu(x, 0.2))  # (B, 35, H, W)
+        scores = self.score(F.leaky_relu(x, 0.2))  # (B, 35, H, W)
+        if self.style is None:
+            return scores, []
+        pooled = [y for x in maps[STYLE_MAPS] for y in (x.mean((2, 3)), x.float().std((2, 3)))]
+        return scores, self.style(torch.cat(pooled, dim=1))
 
     def generator_losses(
-        self, planes: Tensor, fake_pm1: Tensor, real_pm1: Tensor, recipe
+        self, planes: Tensor, fake_pm1: Tensor, real_pm1: Tensor, recipe, styles: Tensor | None
     ) -> dict[str, Tensor]:
-        """As of the other discriminator: every pixel should be taken for what the map says."""
-        labels = planes[:, :LABEL_PLANES].argmax(1)
-        scores = self(None, fake_pm1)
-        return {"adversarial": label_cross_entropy(scores, labels, self.class_weights)}
+        """Return the losses that the generator minimises, each times its weight in the recipe.
 
-    def loss(self, judgement: Tensor, planes: Tensor) -> Tensor:
-        """As of the other discriminator."""
-        fake, real = judgement.chunk(2)
+        Every pixel should be classified as its label in the map, and the image as the city and time
+        of day in styles, (B, number of attributes), see spade.styles.style_labels.
+        """
         labels = planes[:, :LABEL_PLANES].argmax(1)
-        return label_cross_entropy(
-            fake, torch.full_like(labels, FAKE), self.class_weights
-        ) + label_cross_entropy(real, labels, self.class_weights)
+        scores, style_scores = self(None, fake_pm1)
+        losses = {"adversarial": label_cross_entropy(scores, labels, self.class_weights)}
+        if style_scores:
+            style_loss = style_cross_entropy(style_scores, styles)
+            losses["shown style"] = recipe.shown_style_weight * style_loss
+        return losses
+
+    def loss(
+        self, judgement: tuple[Tensor, list[Tensor]], planes: Tensor, styles: Tensor | None
+    ) -> Tensor:
+        """Return the loss that the discriminator minimises.
+
+        Styles are learned from photos only, because a generated image may not show its style yet.
+
+        Args:
+            judgement: the result of forward() for generated images followed by as many photos.
+            planes, styles: of the photos.
+        """
+        scores, style_scores = judgement
+        fake, real = scores.chunk(2)
+        labels = planes[:, :LABEL_PLANES].argmax(1)
+        loss = label_cross_entropy(fake, torch.full_like(labels, FAKE), self.class_weights)
+        loss = loss + label_cross_entropy(real, labels, self.class_weights)
+        if style_scores:
+            loss = loss + style_cross_entropy([x.chunk(2)[1] for x in style_scores], styles)
+        return loss
 
     @torch.no_grad()
     def prepare(self, scenes: Scenes, count: int = 200) -> None:
-        """Take ImageNet's weights, and learn what is usual in real photos, unless it has already.
+        """Load ImageNet weights and measure photos, unless this has been done before.
 
-        Each channel's mean and deviation, so that no feature map outweighs the others; and how
-        frequent each label is: its weight is the root of the inverse, 0 for unlabeled pixels.
+        Features are normalised by each channel's mean and standard deviation, so that no feature
+        map outweighs the others.  A label's weight is the inverse square root of its frequency, and
+        0 for unlabeled pixels.
 
         Args:
-            scenes: real ones; the features of as many photos as count are looked at.
+            scenes: the training scenes.
+            count: number of photos whose features are measured.
 
         Raises:
-            ValueError: it is prepared, and the scenes show a label that it has never seen.
+            ValueError: this has been done before with scenes that lack a label of these scenes.
             OSError: see Backbone.pretrained_state.
         """
         counts = torch.zeros(NUM_LABELS, dtype=torch.double)
         for indices in progress(torch.arange(len(scenes)).split(64), "counting classes"):
             label_ids = scenes.batch(indices)[1].cpu()
             counts += torch.bincount(label_ids.flatten().long(), minlength=NUM_LABELS)
-        if self.class_weights[0] == 0:  # its weight is 1 until then
+        if self.class_weights[0] == 0:  # 1 before prepare()
             unknown = (self.class_weights[:FAKE].cpu() == 0) & (counts > 0)
             names = [NAMES[i] for i in unknown.nonzero().flatten().tolist() if i]
             if names:
                 raise ValueError(
                     "The discriminator has learned from scenes without "
-                    f"{', '.join(names)}, which these scenes show, and can't judge them: train on "
-                    "the scenes that it knows, or start with a new one, from the weights of "
+                    f"{', '.join(names)}, which these scenes show, and can't classify them: train "
+                    "on the earlier scenes, or start with a new discriminator, from the weights of "
                     "generator and encoder instead of last.pt."
                 )
             return
         shares = counts / counts[1:].sum()
         weights = torch.where(shares > 0, shares.rsqrt(), 0)
         weights[0] = 0
-        self._measure_features(scenes.spread(count))
+        self._measure_features(scenes.evenly_spaced(count))
         self.class_weights[:FAKE] = (weights / (shares[1:] * weights[1:]).sum()).float()
 
     def _measure_features(self, scenes: Scenes) -> None:
-        """ImageNet's weights, and mean and deviation of each of their features in these photos."""
+        """Load ImageNet weights and store mean and deviation of each feature in these photos."""
         for stage, pretrained in zip(self.stages, self.backbone.stages(pretrained=True)):
             stage.load_state_dict(pretrained.state_dict())
         self.stages.eval()

@@ -1,4 +1,4 @@
-"""From a label map to the planes that the generator reads."""
+"""Convert a label map into the planes that the generator reads."""
 
 import torch
 import torch.nn.functional as F
@@ -7,10 +7,11 @@ from torch import Tensor
 from utils.engine.graphs import constant
 from utils.labels import CATEGORIES, NUM_LABELS, check_label_ids, instance_edges
 
-# The published Cityscapes weights fix the number of planes: ids 0..33, a spare one, and the edges.
+# The published Cityscapes weights fix the number of planes: one for each of the ids 0..33, one that
+# is unused, and the edge plane.
 LABEL_PLANES = 35
 SEMANTIC_CHANNELS = LABEL_PLANES + 1
-# (34, 7): which label belongs to which category but void
+# (34, 7): 1 where a label belongs to a category; the category void is left out
 _MEMBERS = tuple(map(tuple, F.one_hot(CATEGORIES)[:, 1:].tolist()))
 
 
@@ -20,7 +21,7 @@ def label_codes(
     edges: bool = True,
     checked: bool = False,
 ) -> Tensor:
-    """The semantic planes as one number a pixel: the label id, and 35 more on an edge.
+    """Encode the semantic planes as one number per pixel: the label id, plus 35 on an edge.
 
     Args, Raises: see semantics.
 
@@ -48,7 +49,7 @@ def label_codes(
 
 
 def codes_to_planes(codes: Tensor) -> Tensor:
-    """(B, H, W) of label_codes -> (B, 36, H, W) float32 of 0 and 1, see semantics."""
+    """Convert codes (B, H, W) of label_codes() into planes (B, 36, H, W), see semantics()."""
     batch, height, width = codes.shape
     planes = torch.zeros(batch, SEMANTIC_CHANNELS, height, width, device=codes.device)
     planes.scatter_(1, (codes % LABEL_PLANES)[:, None], 1.0)
@@ -62,24 +63,24 @@ def semantics(
     edges: bool = True,
     checked: bool = False,
 ) -> Tensor:
-    """Turn a label map into 35 one-hot planes and one plane of instance edges.
+    """Convert a label map into 35 one-hot planes and one plane of instance edges.
 
     Args:
-        label_ids: (H, W) or (B, H, W) integers, Cityscapes label ids 0..33.  Resize them (nearest
-            neighbour) first: edges are drawn at the size in which the generator sees them.
-        instance_ids: the same shape, any integers that tell objects apart; None draws the edges
-            between classes only, which is what one has without instance maps.
-        edges: False leaves the edge plane empty, to see what it does; the published weights were
+        label_ids: (H, W) or (B, H, W) integers, Cityscapes label ids 0..33.  Resize the map
+            (nearest neighbour) first, because edges are one pixel wide at the size of this map.
+        instance_ids: the same shape, any integers that differ from object to object; None draws
+            only the edges between classes, for maps that come without instances.
+        edges: False leaves the edge plane empty, to see its effect; the published weights were
             trained with edges.
-        checked: these are label ids for sure, since they come from Scenes or from a network; on a
-            GPU a check would wait for all that was asked of it before.
+        checked: skip validation, for maps that Scenes or a network has already made valid; on a
+            GPU, validating forces a synchronisation.
 
     Returns:
         (B, 36, H, W) float32 of 0 and 1 on the device of label_ids; B is 1 for a single map.
 
     Raises:
-        ValueError: these are no label ids (but train ids, colours, 255 ...), or the instance map
-            does not fit.
+        ValueError: the map holds something other than label ids (train ids, colours, 255 ...), or
+            the instance map has another shape or dtype.
 
     Source: Park et al., CVPR 2019, arXiv:1903.07291; the edge plane is pix2pixHD's
     (Wang et al., CVPR 2018, arXiv:1711.11585, section 3.3).
@@ -88,10 +89,10 @@ def semantics(
 
 
 def categories(planes: Tensor) -> Tensor:
-    """Where the seven Cityscapes categories are, from flat to vehicle; void is none of them.
+    """Convert semantic planes into one mask for each Cityscapes category except void.
 
     Args:
-        planes: (B, 36, H, W), see semantics.
+        planes: (B, 36, H, W), see semantics().
 
     Returns:
         (B, 7, H, W) of 0 and 1: flat, construction, object, nature, sky, human, vehicle.

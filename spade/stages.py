@@ -1,14 +1,17 @@
-"""The generator's training as a command: what a stage of a recipe says, and does.
+"""The generator's training as a command: the settings of a stage of a recipe, and its training.
 
 python -m spade.training --recipe data/weights/generator_toy.toml --out runs/generator_toy
 """
 
+import functools
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate.state import PartialState
+from torch import nn
 
 from utils.cache import cached
 from utils.commands import exit_status
@@ -31,10 +34,19 @@ PERCEPTUAL_LOSSES = {
     "imagenet": PerceptualLoss.of_imagenet,
 }
 DISCRIMINATORS = ("multiscale", "pixel")
+# The settings of a stage that the shapes of its networks' weights depend on.
+SHAPING = tuple(
+    "ngf hidden max_channels upsampling size styled_layers grain z_dim encoder_ngf ndf "
+    "discriminator discriminator_backbone shown_style_weight".split()
+)
 
 
 def perceptual_loss(name: str, texture: float = 0.0) -> PerceptualLoss | None:
-    """The loss of that name in PERCEPTUAL_LOSSES, or by a file of a segmentation network."""
+    """Make the perceptual loss of a name in PERCEPTUAL_LOSSES, or of a segmentation network's file.
+
+    Args:
+        texture: see PerceptualLoss.
+    """
     if name in PERCEPTUAL_LOSSES:
         return PERCEPTUAL_LOSSES[name](texture)
     return PerceptualLoss.of_segmentation(load_segmentation(name)[0], texture)
@@ -44,39 +56,50 @@ def perceptual_loss(name: str, texture: float = 0.0) -> PerceptualLoss | None:
 class Stage(Data, Recipe):
     """One stage of a recipe file, or the options of a command: data, networks and training."""
 
-    ngf: int = option(32, "width of the generator's last block", least=1)
-    hidden: int = option(48, "width of SPADE's hidden layer", least=1)
-    max_channels: int = option(256, "no block of the generator is wider", least=1)
-    upsampling: str = option("more", "doublings in the generator", ENLARGEMENTS)
-    styled_layers: bool = option(False, "z in every layer")
-    grain: bool = option(False, "learned noise in every block")
-    z_dim: int = option(64, "numbers in the latent; 0 for none", least=0)
-    encoder_ngf: int = option(16, "width of the encoder", least=1)
-    discriminator: str = option("multiscale", "published, or one of every pixel", DISCRIMINATORS)
-    discriminator_backbone: str = option("efficientnet_lite0", "of the one of every pixel", LITES)
-    ndf: int = option(32, "width of the multiscale discriminator", least=1)
+    ngf: int = option(32, "channels of the generator's last block", least=1)
+    hidden: int = option(48, "channels of SPADE's hidden layer", least=1)
+    max_channels: int = option(256, "upper limit of channels in the generator's blocks", least=1)
+    upsampling: str = option(
+        "more", "the start grid is smaller by 32 (normal), 64 (more) or 128 (most)", ENLARGEMENTS
+    )
+    styled_layers: bool = option(False, "pass z to every SPADE layer")
+    grain: bool = option(False, "add learned noise to every block")
+    z_dim: int = option(64, "size of the latent; 0 for no latent", least=0)
+    encoder_ngf: int = option(16, "channels of the encoder's first layer", least=1)
+    discriminator: str = option(
+        "multiscale", "multiscale (published) or pixel (scores every pixel)", DISCRIMINATORS
+    )
+    discriminator_backbone: str = option("efficientnet_lite0", "of the pixel discriminator", LITES)
+    ndf: int = option(32, "channels of the multiscale discriminator's first layer", least=1)
     photo_size: tuple[int, int] | None = option(
-        None, "WIDTHxHEIGHT of the scenes that crops are cut from; size by default"
+        None, "WIDTHxHEIGHT of the scenes that crops are cut from; by default the same as size"
     )
     perceptual: str = option(
         "none",
         "none, vgg19, imagenet (EfficientNet-Lite0), or weights of a segmentation network",
-        instead=PERCEPTUAL_LOSSES,
+        alternatives=PERCEPTUAL_LOSSES,
     )
-    texture_weight: float = option(0.0, "of textures, in the perceptual loss; not as published")
+    texture_weight: float = option(
+        0.0, "of comparing textures in the perceptual loss; not in the published recipe"
+    )
     start: tuple[str, ...] | None = option(
         None,
-        "last.pt of a run, or the weights of a generator and of its encoder, or all three: with "
-        "these two, and the discriminator of the run; those of half the size and upsampling "
-        "normal, for upsampling more, have the same start grid and so the same weights",
-        instead=("random",),
+        "files with the weights to start from: last.pt of a run; or weights of a generator and of "
+        "its encoder; or all three, which takes the discriminator from the run.  A generator of "
+        "half the size with upsampling normal has the same start grid as one with upsampling more, "
+        "and so the same weights",
+        alternatives=("random",),
     )
 
 
 def networks_of(
-    stage: Stage,
+    stage: Stage, classes: Sequence[Sequence[str]] = (("one", "other"),)
 ) -> tuple[VariationalGenerator, MultiscaleDiscriminator | PixelDiscriminator]:
-    """The networks of a stage, with weights as the published recipe starts."""
+    """Make the networks of a stage, with weights initialised as published.
+
+    Args:
+        classes: of styles, see style_labels(); used if the discriminator classifies styles.
+    """
     generator = SpadeGenerator(
         stage.ngf,
         stage.upsampling,
@@ -91,39 +114,49 @@ def networks_of(
     network = VariationalGenerator(generator, encoder)
     xavier_start(network)
     if stage.discriminator == "pixel":
-        return network, PixelDiscriminator(stage.discriminator_backbone)
+        classes = classes if stage.shown_style_weight else ()
+        return network, PixelDiscriminator(stage.discriminator_backbone, classes=classes)
     discriminator = MultiscaleDiscriminator(stage.ndf)
     xavier_start(discriminator)
     return network, discriminator
 
 
+def _shaping(stage: Stage) -> Stage:
+    """A stage with the settings that the networks' shapes depend on, and defaults for the rest."""
+    return Stage(**{name: getattr(stage, name) for name in SHAPING})
+
+
+@functools.cache  # many stages have networks of the same shapes
+def _networks_without_weights(stage: Stage) -> tuple[nn.Module, nn.Module]:
+    with torch.device("meta"):
+        return networks_of(stage)
+
+
 def check_start(before: Stage, stage: Stage, file: str) -> None:
-    """Raise ValueError if a stage can't begin with what one before it leaves in a file."""
-    with torch.device("meta"):  # shapes without numbers
-        pairs = list(zip(networks_of(stage), networks_of(before), strict=True))
+    """Raise ValueError if a stage can't start from that file of an earlier stage."""
+    pairs = list(zip(*(_networks_without_weights(_shaping(x)) for x in (stage, before))))
     for part, other in pairs if file == TRAINING.files[0] else pairs[:1]:
         try:
             take_over(part, other.state_dict(), file)
         except ValueError as error:
-            names = "ngf hidden max_channels upsampling size styled_layers grain z_dim encoder_ngf"
-            names = [*names.split(), "ndf", "discriminator", "discriminator_backbone"]
-            names = [n for n in names if getattr(before, n) != getattr(stage, n)]
+            names = [n for n in SHAPING if getattr(before, n) != getattr(stage, n)]
             was, now = (", ".join(f"{n} {getattr(x, n)}" for n in names) for x in (before, stage))
             raise ValueError(f"the networks differ, with {was} there and {now} here.") from error
 
 
 def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) -> None:
-    """Train one stage and write its generator and encoder: see utils.recipes.Training."""
+    """Train one stage and write its generator and encoder, see utils.recipes.Training."""
     train_scenes, val_scenes = (
         open_scenes(stage.dataset, split, place.root, size)
         for split, size in (("train", stage.photo_size or stage.size), ("val", stage.size))
     )
     train_scenes = cached(some_of(train_scenes, stage.scenes), place.cache)
+    styled = stage.z_dim and (stage.style_weight or stage.shown_style_weight)
+    classes = style_labels(train_scenes)[0] if styled else ()
     torch.manual_seed(stage.seed)
-    network, discriminator = networks_of(stage)
-    generator, encoder, classifier = network.generator, network.encoder, None
-    if stage.style_weight and encoder is not None:
-        classifier = StyleClassifier(style_labels(train_scenes)[0], generator.z_dim)
+    network, discriminator = networks_of(stage, classes)
+    generator, encoder = network.generator, network.encoder
+    classifier = StyleClassifier(classes, generator.z_dim) if styled else None
     if stage.start not in (None, ("random",)):
         start_from([Path(x) for x in stage.start], network, discriminator, classifier)
     train_spade(
@@ -136,7 +169,7 @@ def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) ->
         classifier,
         folder,
         place.precision,
-        preview=val_scenes.spread(4),
+        preview=val_scenes.evenly_spaced(4),
     )
     if not PartialState().is_main_process:
         return

@@ -1,4 +1,4 @@
-"""Styles: a classifier keeps city and time of day in the latent; mean latents get names."""
+"""Styles: a classifier that keeps city and time of day in the latent, and latents with names."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -16,43 +16,43 @@ from utils.scenes import Scenes
 from .encoder import Encoder, sampled
 from .losses import kl_divergence, style_cross_entropy
 
-CLASSIFIER_RATE = 1e-3  # Adam's learning rate for it, and in the head start for the encoder
+CLASSIFIER_RATE = 1e-3  # learning rate of the classifier; in the head start also of the encoder
 
 
 class StyleClassifier(nn.Module):
-    """A linear layer that reads a photo's city and time of day from its latent.
+    """Classifies a photo's city and time of day from its latent, by one linear layer.
 
-    The encoder and it learn together, so that whatever names a style is in the latent, and in
-    directions of its own: then the mean latent of a city stands for that city.
+    It is trained together with the encoder.  The encoder then has to put city and time of day into
+    the latent, each in directions of its own, so the mean latent of a city represents this city.
 
     Args:
-        classes: for each attribute of a photo, the names that it can have; see style_labels().
-        z_dim: numbers in the latent.
+        classes: for each attribute of a photo, the names of its classes; see style_labels().
+        z_dim: size of the latent.
 
-    No part of the published SPADE.
+    Not part of the published SPADE.
     """
 
     def __init__(self, classes: Sequence[Sequence[str]], z_dim: int):
         super().__init__()
         self.classes = [list(names) for names in classes]
         self.score = nn.Linear(z_dim, sum(map(len, self.classes)))
-        # From zero: until it knows something, it asks nothing of the encoder.
+        # With weights of zero the encoder gets no gradient until the classifier has learned some.
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
 
     def forward(self, z: Tensor) -> list[Tensor]:
-        """z (B, z_dim) -> for each attribute scores (B, number of its classes)."""
+        """z (B, z_dim) -> for each attribute the scores, (B, number of its classes)."""
         return list(self.score(z).split([len(names) for names in self.classes], dim=1))
 
 
 def style_labels(scenes: Scenes) -> tuple[list[list[str]], Tensor]:
-    """The attributes that make a scene's style, its city and its time of day, as classes.
+    """List the attributes of the scenes' styles, city and time of day, as classes and labels.
 
-    An attribute that is the same everywhere is left out.
+    An attribute that is the same in all scenes is left out.
 
     Returns:
-        For each attribute its classes, sorted; and labels, (len(scenes), number of attributes)
-        long, the places of the scenes' own in them.
+        classes: for each attribute the names of its classes, sorted.
+        labels: (len(scenes), number of attributes) long, each scene's index in these classes.
 
     Raises ValueError if no attribute is left.
     """
@@ -60,8 +60,8 @@ def style_labels(scenes: Scenes) -> tuple[list[list[str]], Tensor]:
     columns = [column for column in zip(*pairs, strict=True) if len(set(column)) > 1]
     if not columns:
         raise ValueError(
-            "All scenes have the same city and the same time of day: a style can't be told from "
-            "them; take more scenes, or give styles a weight of 0."
+            "All scenes have the same city and the same time of day: there are no styles to "
+            "classify; take more scenes, or give styles a weight of 0."
         )
     classes = [sorted(set(column)) for column in columns]
     labels = [
@@ -72,31 +72,46 @@ def style_labels(scenes: Scenes) -> tuple[list[list[str]], Tensor]:
 
 
 def check_styles(
-    weight: float, encoder: Encoder | None, classifier: StyleClassifier | None, scenes: Scenes
+    recipe,
+    discriminator: nn.Module,
+    encoder: Encoder | None,
+    classifier: StyleClassifier | None,
+    scenes: Scenes,
 ) -> Tensor | None:
-    """The scenes' style_labels(), (N, attributes) long; None without a classifier.
+    """Return the scenes' style_labels(), (N, attributes) long; None without a classifier.
 
-    Raises ValueError if the style's weight needs a classifier that is not there, or the classifier
-    has other classes than the scenes.
+    Raises ValueError if the recipe, a spade.training.Recipe, has a weight for which a network is
+    missing, or if the classes of classifier and scenes differ.
     """
+    weight = recipe.style_weight or recipe.shown_style_weight
     if weight and (encoder is None or classifier is None):
         raise ValueError(
-            f"Style has a weight of {weight}: expected a generator with a latent, its "
-            "encoder and a classifier, or a weight of 0."
+            f"Style has a weight of {weight}: expected a generator "
+            "with a latent, its encoder and a classifier, or a weight of 0."
+        )
+    if recipe.shown_style_weight and getattr(discriminator, "style", None) is None:
+        raise ValueError(
+            f"shown_style_weight is {recipe.shown_style_weight}: expected a PixelDiscriminator "
+            "with the classes of style_labels(scenes), or a weight of 0."
+        )
+    if recipe.other_styles and not hasattr(discriminator, "style"):
+        raise ValueError(
+            f"other_styles is {recipe.other_styles}: expected a PixelDiscriminator, or 0.  The "
+            "published discriminator compares each image with its photo, whose style differs."
         )
     if classifier is None:
         return None
     classes, labels = style_labels(scenes)
     if classes != classifier.classes:
         raise ValueError(
-            f"The classifier tells {classifier.classes}, and the scenes are of {classes}: make "
-            "it from style_labels(scenes)."
+            f"The classifier has the classes {classifier.classes}, but the scenes have {classes}: "
+            "make the classifier from style_labels(scenes)."
         )
     return labels
 
 
 def even_chances(scenes: Scenes) -> Tensor:
-    """How often each scene should be drawn, so that all cities are drawn equally often: (N,)."""
+    """Return how often to draw each scene so that all cities are drawn equally often, (N,)."""
     cities = [scene.city for scene in scenes]
     return torch.tensor([1 / cities.count(city) for city in cities])
 
@@ -108,8 +123,16 @@ def draw(
     generator: torch.Generator,
     chances: Tensor | None = None,
 ) -> tuple[Tensor, bool, Tensor, Tensor]:
-    """What is random in a batch: which of count scenes (B,), whether its edges are instances', a
-    seed for each scene's augmentation (B,), and the noise of the latents (B, z_dim)."""
+    """Draw everything that is random in a batch.
+
+    Args:
+        count: number of scenes.
+        chances: (count,), how often each scene is drawn relative to the others; None: equally.
+
+    Returns:
+        The scenes' indices (B,), whether edges are drawn from instances, a seed for each scene's
+        augmentation (B,), and the noise of the latents (B, z_dim).
+    """
     if chances is None:
         chosen = torch.randint(count, (batch_size,), generator=generator)
     else:
@@ -126,12 +149,12 @@ def give_head_start(
     labels: Tensor | None,
     recipe,
 ) -> None:
-    """Train the encoder to tell the styles, before a generator gets used to its latents.
+    """Train encoder and classifier on styles before the generator starts to learn the latents.
 
-    It takes minutes where the generator's training takes hours.  Several processes do the same.
+    This takes minutes, while the generator's training takes hours.  Every process does all of it.
 
     Args:
-        classifier: None: there is nothing to do.
+        classifier: with None, nothing is trained.
         labels: of the scenes, see style_labels().
         recipe: a spade.training.Recipe; its head_start is the number of pictures.
     """
@@ -150,7 +173,7 @@ def give_head_start(
         chosen, _, seeds, noise = draw(len(scenes), size, encoder.settings["z_dim"], generator)
         (image_u8,) = augment(scenes.batch(chosen)[0], seeds=seeds)
         step(*(send(x, device) for x in (u8_to_pm1(image_u8), noise, labels[chosen])))
-    optimizer.zero_grad()  # gradients take a GPU's memory
+    optimizer.zero_grad()  # frees the GPU memory of the gradients
 
 
 def style_step(
@@ -162,7 +185,7 @@ def style_step(
     noise: Tensor,
     labels: Tensor,
 ) -> Tensor:
-    """One step of the head start -> its loss."""
+    """Train encoder and classifier for one step -> the loss."""
     mu, logvar = encoder(real_pm1)
     scores = classifier(sampled(mu, logvar, noise))
     loss = recipe.style_weight * style_cross_entropy(scores, labels)
@@ -175,12 +198,12 @@ def style_step(
 
 @torch.no_grad()
 def named_styles(encoder: Encoder, scenes: Scenes, batch_size: int = 32) -> dict[str, Tensor]:
-    """The mean latent of each city, each time of day, and each pair of them -> (z_dim,) each.
+    """Compute the mean latents, (z_dim,), of each city, each time of day, and each pair of them.
 
-    Names are those of the scenes: "dusk", "Sonnental", and "Sonnental, dusk" for a pair; a data set
-    that has only one city or one time of day has no pairs.  If some cities lack a time of day that
-    others have, there are only "Cambridge, day" and "Cambridge, dusk" for a city with several, and
-    "Karlsruhe" for one with a single time of day.
+    Names are "dusk", "Sonnental", and "Sonnental, dusk" for a pair.  A data set with only one city
+    or only one time of day has no pairs.  If some cities lack a time of day that others have, only
+    these names exist: "Cambridge, day" and "Cambridge, dusk" for a city with several times of day,
+    "Karlsruhe" for a city with one.
     """
     device = next(encoder.parameters()).device
     singles: dict[str, list[Tensor]] = {}

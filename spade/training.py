@@ -1,17 +1,17 @@
-"""Training a SPADE generator against its discriminator, and an encoder that gives it a style.
+"""Train a SPADE generator against its discriminator, with an encoder that reads photos' styles.
 
     history = train_spade(generator, discriminator, scenes, Recipe(pictures=20_000), encoder)
 
-From a shell, on whatever Accelerate finds; started again, it goes on from its last checkpoint:
+From a shell, on the devices that Accelerate finds; the same command continues an interrupted run:
 
     python -m spade.training --dataset toy --size 256x128 --pictures 20000 --out runs/generator_toy
     python -m spade.training --recipe data/weights/generator_toy.toml --out runs/generator_toy
     accelerate launch --num_processes 2 -m spade.training ...        # several GPUs
 
-The recipe is the published one: hinge loss, feature matching, a perceptual term, a latent with its
-KL term, two time scales, a rate that falls over the second half.  Two terms can be added to it: the
-latent has to tell the photo's city and time of day (style_weight), and textures are compared as
-textures (texture_weight).
+The recipe is the published one: hinge loss, feature matching, a perceptual loss, a latent with a KL
+loss, a higher learning rate for the discriminator, and rates that fall over the second half.  It
+can be extended: style_weight keeps the photo's city and time of day in the latent,
+shown_style_weight asks for them in the generated image, and texture_weight compares textures.
 """
 
 import copy
@@ -56,39 +56,45 @@ from utils.progress import progress
 from utils.recipes import check_values, option
 from utils.scenes import Scenes
 
-History = dict[str, list[float]]  # of each loss one value a step, already times its weight
-_POINTS = 200  # of a curve, where the history goes with the weights
+History = dict[str, list[float]]  # for each loss, times its weight, one value per step
+_MAX_POINTS = 200  # values of each loss in the history that is saved with the weights
 
-# How much of the learning rate is left after this share of the training, 0..1.
+# The factor of the learning rate after a share 0..1 of the training.
 SCHEDULES = {"linear": lambda done: min(1.0, 2 - 2 * done), "constant": lambda done: 1.0}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the networks are trained; by default as published, with smaller batches.
+    """The settings of a training; the defaults are as published, with smaller batches.
 
-    Only save_every, and pictures at a constant rate, may change between two parts of a training.
-    With less matching and perceptual loss, 1 instead of 10, details that the map does not
-    determine, such as windows, become sharper: both losses demand the real photo's windows at
-    their exact positions, and when these are unknown a blur is the cheapest answer.
+    A continued run may have another save_every, and more pictures if the schedule is constant.
+    matching_weight=1 and perceptual_weight=1, instead of 10, make details sharper that the map does
+    not determine, such as windows.  Both losses demand the real photo's windows at their exact
+    positions, and while these are unknown a blur has the smallest expected loss.
 
-    Raises ValueError for a schedule that there is not, and numbers that are too small.
+    Raises ValueError for an unknown schedule, and for numbers that are too small or too large.
     """
 
-    pictures: int = option(20_000, "to train on, in all, at least one batch")
-    batch_size: int = option(8, "pictures a step, all processes together", least=1)
-    learning_rate: float = option(1e-4, "of Adam (0, 0.9), for the generator", least=0)
-    discriminator_speed: float = option(4.0, "times that rate: the discriminator's", least=0)
-    schedule: str = option("linear", "linear: to 0 over the second half, or constant", SCHEDULES)
+    pictures: int = option(20_000, "number of training pictures in all, at least one batch")
+    batch_size: int = option(8, "pictures per step, of all processes together", least=1)
+    learning_rate: float = option(1e-4, "of Adam (0, 0.9) for the generator", least=0)
+    discriminator_speed: float = option(4.0, "discriminator's learning rate / generator's", least=0)
+    schedule: str = option("linear", "linear (to 0 over the second half) or constant", SCHEDULES)
     matching_weight: float = option(10.0, "of feature matching; the adversarial loss has 1")
     perceptual_weight: float = option(10.0, "of the perceptual loss")
-    kl_weight: float = option(0.05, "small: z carries more; large: a random z works better")
-    style_weight: float = option(0.0, "of telling city and time of day from z; not as published")
+    kl_weight: float = option(0.05, "smaller: z carries more; larger: a random z works better")
+    style_weight: float = option(0.0, "of classifying city and time of day from z; not published")
+    shown_style_weight: float = option(
+        0.0, "of classifying them from the image, by the pixel discriminator", least=0
+    )
+    other_styles: float = option(
+        0.0, "share of each batch that is drawn in another photo's style", least=0, most=0.5
+    )
     head_start: int = option(16_000, "pictures to pre-train encoder and classifier on", least=0)
-    warm_up: int = option(0, "pictures from which the discriminator alone learns at first", least=0)
-    scale: float = option(1.0, "least share of a scene's area in a crop; 1 crops nothing")
-    even_cities: bool = option(False, "scenes of all cities are drawn equally often")
-    average: float = option(0.999, "share of the weights' running mean that is kept in a step")
+    warm_up: int = option(0, "first pictures, from which only the discriminator learns", least=0)
+    scale: float = option(1.0, "smallest share of a scene's area in a crop; 1 crops nothing")
+    even_cities: bool = option(False, "draw scenes of all cities equally often")
+    average: float = option(0.999, "share of the weights' running mean that each step keeps")
     seed: int = option(0, "of the scenes' order and augmentation, and of the latent's noise")
     save_every: int = option(1600, "pictures between two checkpoints", least=1)
 
@@ -100,11 +106,11 @@ class Recipe:
             )
 
     def is_due(self, seen: int) -> bool:
-        """Whether a checkpoint is due after the step that made it so many pictures."""
+        """Whether a checkpoint is due after the step that brings the pictures to `seen`."""
         return seen % self.save_every < self.batch_size or seen + self.batch_size > self.pictures
 
     def learning_rates(self, done: float) -> tuple[float, float]:
-        """Of the generator and of the discriminator after this share of the training, 0..1."""
+        """Learning rates of generator and discriminator after a share 0..1 of the training."""
         rate = self.learning_rate * SCHEDULES[self.schedule](done)
         is_warming = done * self.pictures < self.warm_up
         return 0.0 if is_warming else rate, self.discriminator_speed * rate
@@ -114,7 +120,7 @@ PUBLISHED_RECIPE = Recipe()
 
 
 class VariationalGenerator(nn.Module):
-    """Encoder and generator in a row: a photo's style, and its map, become a photo again.
+    """Encoder and generator as one network, which redraws a photo from its style and its map.
 
     Args:
         encoder: None for a generator without a latent.
@@ -135,7 +141,7 @@ class VariationalGenerator(nn.Module):
     def forward(
         self, planes: Tensor, real_pm1: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """planes (B, 36, H, W), image_pm1, noise (B, z_dim) -> image_pm1, mu and logvar."""
+        """planes (B, 36, H, W), photos image_pm1, noise (B, z_dim) -> image_pm1, mu, logvar."""
         if self.encoder is None:
             return self.generator(planes), None, None
         mu, logvar = self.encoder(real_pm1)
@@ -143,9 +149,9 @@ class VariationalGenerator(nn.Module):
 
 
 def xavier_start(network: nn.Module, gain: float = 0.02) -> None:
-    """Draw all weights anew as the published recipe starts: Xavier normal, gain 0.02."""
+    """Initialise all weights as published: Xavier normal with gain 0.02, biases 0."""
     for name, parameter in network.named_parameters():
-        if name.endswith("planes"):  # of grain: noise already
+        if name.endswith("planes"):  # the noise of Grain keeps its scale
             continue
         if parameter.dim() > 1:
             nn.init.xavier_normal_(parameter, gain)
@@ -164,14 +170,18 @@ def training_batch(
     augment: Augmentation | None = None,
     chances: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    """Random scenes, a pure function of step and seed -> semantics (B, 36, H, W), image_pm1, noise.
+    """Make the batch of a step from random scenes; the result depends on step and seed only.
 
-    With labels, see style_labels(), those scenes' rows of them are a fourth tensor.  With chances,
-    (len(scenes),), scenes are drawn as often as these say.
+    Half of the batches draw their edges from instances, half from the label map alone, because a
+    predicted map has no instances.  Each of several processes gets its part of the batch.
 
-    By default half of them are mirrored; augment does more.  Half of the batches draw their edges
-    from instances, half from the label map alone, because a predicted map has no instances.  Of
-    several processes each gets its part of the batch.
+    Args:
+        labels: the styles of all scenes, see style_labels().
+        augment: by default half of the scenes are mirrored.
+        chances: (len(scenes),), how often each scene is drawn relative to the others.
+
+    Returns:
+        semantics (B, 36, H, W), image_pm1, noise (B, z_dim), and the rows of labels if given.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
     count = len(scenes)
@@ -201,16 +211,26 @@ def generator_losses(
     perceptual: PerceptualLoss | None,
     classifier: nn.Module | None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """image_pm1 (B, 3, H, W) that the generator draws, and each of its losses times its weight.
+    """Draw a batch of images and compute each loss of the generator times its weight.
 
-    Args: see adversarial_step; judge is the discriminator.
+    Args: see adversarial_step(); judge is the discriminator.
+
+    Returns:
+        image_pm1 (B, 3, H, W), and the losses by name.
     """
     planes, real_pm1, noise, *labels = batch
-    fake_pm1, mu, logvar = network(planes, real_pm1, noise)
-    losses = judge.generator_losses(planes, fake_pm1, real_pm1, recipe)
+    count, style_pm1 = len(planes), real_pm1
+    # The last `others` images get the styles of the first photos, so their own photos do not show
+    # how they should look, and the perceptual loss leaves them out.
+    others = int(recipe.other_styles * count)
+    if others:
+        style_pm1, *labels = (torch.cat([x[:-others], x[:others]]) for x in (real_pm1, *labels))
+    fake_pm1, mu, logvar = network(planes, style_pm1, noise)
+    losses = judge.generator_losses(planes, fake_pm1, real_pm1, recipe, *labels or [None])
     if perceptual is not None:
-        regions = categories(planes) if perceptual.texture else None
-        difference = perceptual(fake_pm1, real_pm1, regions)
+        own = slice(count - others)
+        regions = categories(planes[own]) if perceptual.texture else None
+        difference = perceptual(fake_pm1[own], real_pm1[own], regions)
         losses["perceptual"] = recipe.perceptual_weight * difference
     if mu is not None:
         losses["kl"] = recipe.kl_weight * kl_divergence(mu.float(), logvar.float())
@@ -230,22 +250,22 @@ def adversarial_step(
     perceptual: PerceptualLoss | None = None,
     classifier: nn.Module | None = None,
 ) -> dict[str, Tensor]:
-    """One step of the generator, and one of the discriminator, on the same batch.
+    """Train the generator for one step and the discriminator for one step, on the same batch.
 
-    Both judge the same generated photos, where the published code draws them twice.
+    Both steps use the same generated images; the published code draws them twice.
 
     Args:
-        batch: what training_batch() gives.
+        batch: the result of training_batch().
         network: a VariationalGenerator; all networks and optimizers prepared by the accelerator.
         optimizers: of the network, with the classifier if there is one, and of the discriminator.
-        recipe: for the weights of the losses.
-        classifier: a StyleClassifier that learns along with the encoder, or None.
+        recipe: has the weights of the losses.
+        classifier: a StyleClassifier that learns together with the encoder, or None.
 
     Returns:
         Each loss, a scalar, times its weight.
     """
     planes, real_pm1 = batch[:2]
-    # The generator's half.  The discriminator's own weights stand still.
+    # The generator's step needs no gradients of the discriminator's weights.
     judge = accelerator.unwrap_model(discriminator).requires_grad_(False)
     with accelerator.autocast():
         given = recipe, perceptual, classifier
@@ -254,11 +274,11 @@ def adversarial_step(
     optimizers[0].zero_grad()
     accelerator.backward(sum(losses.values()))
     optimizers[0].step()
-    # The discriminator's half, which leaves the generator alone.
+    # The discriminator's step: detach() keeps its gradients out of the generator.
     with accelerator.autocast():
         pairs = torch.cat([fake_pm1.detach(), real_pm1])
         judgement = discriminator(planes.repeat(2, 1, 1, 1), pairs)
-        losses["discriminator"] = judge.loss(judgement, planes)
+        losses["discriminator"] = judge.loss(judgement, planes, *batch[3:] or [None])
     optimizers[1].zero_grad()
     accelerator.backward(losses["discriminator"])
     optimizers[1].step()
@@ -266,10 +286,10 @@ def adversarial_step(
 
 
 @torch.no_grad()
-def settled(averaged: RunningMean) -> VariationalGenerator:
-    """A copy of the averaged networks that can be used, in evaluation mode.
+def with_fresh_singular_vectors(averaged: RunningMean) -> VariationalGenerator:
+    """Return a copy of the averaged networks, in evaluation mode, with recomputed spectral norms.
 
-    The averaged u and v are not singular vectors of the averaged weight: they are computed anew.
+    The averaged u and v are not singular vectors of the averaged weight.
     """
     network = copy.deepcopy(averaged.module).eval()
     find_singular_vectors(network)
@@ -280,7 +300,9 @@ def settled(averaged: RunningMean) -> VariationalGenerator:
 def save_preview(
     generator: SpadeGenerator, scenes: Scenes, path: Path, encoder: Encoder | None = None
 ) -> None:
-    """Of each scene a row: photo, map, generated photo; with an encoder first in the photo's style.
+    """Save a picture with a row for each scene: photo, map, and image in the mean style.
+
+    With an encoder, the image in the photo's style comes before the one in the mean style.
 
     Args:
         path: of the picture, see utils.images.save_image.
@@ -298,23 +320,24 @@ def save_preview(
 def run_settings(
     generator: SpadeGenerator, scenes: Scenes, recipe: Recipe, perceptual, classifier
 ) -> dict:
-    """What must not change between two parts of one training."""
+    """Collect the settings that must not change when a run is continued."""
     settings = {field.name: getattr(recipe, field.name) for field in fields(Recipe)}
     del settings["save_every"]
-    for name, value in (("scale", 1), ("discriminator_speed", 4)):  # as older checkpoints had them
-        settings[name] = None if settings[name] == value else settings[name]
+    # Older checkpoints lack these settings, which compares as None.
+    for name, default in (("scale", 1), ("discriminator_speed", 4)):
+        settings[name] = None if settings[name] == default else settings[name]
     return generator.settings | settings | {
         "pictures": "any" if recipe.schedule == "constant" else recipe.pictures,
         "scenes": f"{scenes.dataset} {len(scenes)}",
         "head_start": recipe.head_start if classifier is not None else 0,
-        # Settings that older checkpoints lack count as False or 0.
+        # Older checkpoints lack these settings, which compares as False or 0.
         "without_perceptual": perceptual is None,
         "texture_weight": 0 if perceptual is None else perceptual.texture,
     }  # fmt: skip
 
 
 def make_optimizers(learners: dict[str, nn.Module], recipe: Recipe) -> dict[str, torch.optim.Adam]:
-    """Adam (0, 0.9) for the network, together with a classifier, and for the discriminator."""
+    """Make Adam (0, 0.9) for the network and the classifier, and another for the discriminator."""
     of_network, of_discriminator = (
         torch.optim.Adam(
             (x for x in learners[name].parameters() if x.requires_grad), rate, betas=(0.0, 0.9)
@@ -336,8 +359,7 @@ def training_steps(
     labels: Tensor | None,
     size: tuple[int, int],
 ) -> Iterator[tuple[int, tuple[float, float], tuple[Tensor, ...]]]:
-    """For each step whose losses are not there yet: the number of pictures after it, the learning
-    rates, and the batch; with a progress bar that shows the losses."""
+    """Yield for each step that is still to do: pictures seen after it, learning rates, batch."""
     steps, count = recipe.pictures // recipe.batch_size, recipe.batch_size
     augment = Augmentation(size, flip=0.5, scale=(recipe.scale, 1))
     chances = even_chances(scenes) if recipe.even_cities else None
@@ -353,7 +375,7 @@ def training_steps(
 def _keep(
     run: Run, parts: dict, losses: LossLog, seen: int, recipe: Recipe, preview: Scenes | None
 ) -> None:
-    """Save a checkpoint, print how far the training is, and draw the preview."""
+    """Save a checkpoint, print the progress, and draw the preview."""
     losses.read()
     if run.folder is None or not PartialState().is_main_process:
         return
@@ -362,15 +384,15 @@ def _keep(
     figures = ", ".join(f"{name} {mean:.2f}" for name, mean in losses.means(100).items())
     print(f"{seen} pictures, {speed:.1f} a second: {figures}", flush=True)
     if preview is not None:
-        network = settled(parts["averaged"])
+        network = with_fresh_singular_vectors(parts["averaged"])
         path = run.folder / f"preview_{seen:06d}.jpg"
         with copy_may_fail(path):
             save_preview(network.generator, preview, path, network.encoder)
 
 
 def _thinned(values: list[float]) -> list[float]:
-    """The means of at most so many equal stretches, to go with the weights."""
-    stretch = math.ceil(len(values) / _POINTS)
+    """Shorten a curve to at most _MAX_POINTS means over equally long stretches."""
+    stretch = math.ceil(len(values) / _MAX_POINTS)
     parts = (values[start : start + stretch] for start in range(0, len(values), stretch or 1))
     return [round(sum(part) / len(part), 4) for part in parts]
 
@@ -391,9 +413,9 @@ def train_spade(
 
     Args:
         encoder, classifier: for a generator with a latent, and for a recipe with a style_weight.
-        folder: keeps last.pt, a checkpoint, and draws preview into preview_*.jpg.  A run that
-            finds a checkpoint goes on from it, and ends (on a CPU, with as many threads) with the
-            bits of one that was never interrupted.  None keeps nothing.
+        folder: for last.pt, a checkpoint, and preview_*.jpg, images of preview; None writes none.
+            A checkpoint in it is continued.  On a CPU with the same number of threads the result
+            is then bit for bit that of an uninterrupted run.
         precision: "fp32", "bf16" or "fp16" (GPUs only); weights stay in float32.
 
     Raises ValueError, FloatingPointError and OSError as utils.training.train() does, and ValueError
@@ -401,7 +423,7 @@ def train_spade(
     """
     accelerator = make_accelerator(precision, recipe.batch_size)
     scenes, network = scenes.to(accelerator.device), VariationalGenerator(generator, encoder)
-    labels = check_styles(recipe.style_weight, encoder, classifier, scenes)
+    labels = check_styles(recipe, discriminator, encoder, classifier, scenes)
     learners = {"network": network, "discriminator": discriminator}
     learners |= {} if classifier is None else {"classifier": classifier}
     place(accelerator, *learners.values(), *filter(None, [perceptual]))
@@ -425,13 +447,13 @@ def train_spade(
             scenes, recipe, losses, generator.z_dim, accelerator, labels, generator.size
         ):
             for optimizer, rate in zip(optimizers, rates):
-                optimizer.param_groups[0]["lr"] = rate  # a classifier's, in group 1, stays
+                optimizer.param_groups[0]["lr"] = rate  # group 1, the classifier, keeps its rate
             losses.add(step(*batch))
             averaged.update_parameters(network)
             if recipe.is_due(seen):
                 _keep(run, parts, losses, seen, recipe, preview)
         accelerator.wait_for_everyone()
-    network.load_state_dict(settled(averaged).state_dict())
+    network.load_state_dict(with_fresh_singular_vectors(averaged).state_dict())
     network.eval()
     generator.history = {name: _thinned(values) for name, values in losses.history.items()}
     return losses.history

@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from local_server import local_site
 
 from utils.files import PROJECT
 
@@ -15,7 +17,17 @@ LONGEST = tuple(
 
 def pytest_collection_modifyitems(items):
     """The longest modules first: no worker is left with one of them while the other rests."""
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
     items.sort(key=lambda item: (*LONGEST, item.path.name).index(item.path.name))
+
+
+@pytest.fixture
+def site():
+    """The local server that downloads come from."""
+    with local_site() as site:
+        yield site
 
 
 @pytest.fixture

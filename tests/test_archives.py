@@ -70,13 +70,6 @@ def test_reads_are_few_and_large(tmp_path, monkeypatch):
     assert 0 < len(reads) < 10  # 100 members of 30 kB each
 
 
-@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil", "C:\\evil", "a\\evil"])
-def test_hostile_names_are_refused(name, tmp_path):
-    path = a_zip(tmp_path / "a.zip", {"good": b"1", name: b"2"})
-    with pytest.raises(ValueError, match="which is no plain file inside"):
-        zipped_files(path)
-
-
 def test_what_is_no_archive(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.zip is not there"):
         zipped_files(tmp_path / "none.zip")
@@ -115,22 +108,19 @@ def test_extract_takes_what_is_below_the_prefix(tmp_path):
 @pytest.mark.parametrize(
     "name, mode",
     [
-        ("../evil", 0),
-        ("a/b/../../../evil", 0),
-        ("/abs", 0),
-        ("C:\\x", 0),
+        *((name, 0) for name in ("../evil", "a/b/../../../evil", "/abs", "C:\\x", "a\\x", "a//b")),
         ("a/b/c:x", 0),
-        ("a//b", 0),
         ("a/b/link", stat.S_IFLNK | 0o777),
         ("a/b/pipe", stat.S_IFIFO | 0o666),
     ],
 )
-def test_extract_refuses_a_hostile_archive(tmp_path, name, mode):
+def test_a_hostile_archive_is_refused(tmp_path, name, mode):
     members = [("a/b/1.png", b"one"), (a_member(name, mode), b"/etc/passwd")]
     archive = a_zip(tmp_path / "a.zip", members)
-    with pytest.raises(ValueError) as raised:
-        extract(archive, tmp_path / "x" / "b", "a/b")
-    assert repr(name) in str(raised.value) and "no plain file" in str(raised.value)
+    for take in (zipped_files, lambda path: extract(path, tmp_path / "x" / "b", "a/b")):
+        with pytest.raises(ValueError, match="which is no plain file inside") as raised:
+            take(archive)
+        assert repr(name) in str(raised.value)
     assert files(tmp_path) == ["a.zip"] and not Path("/abs").exists()
 
 

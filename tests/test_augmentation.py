@@ -103,7 +103,6 @@ def test_one_seed_a_picture():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_it_works_where_the_batch_is():
     batch = [x.cuda() for x in a_batch()]
     augment = Augmentation(SIZE, scale=(0.5, 1.0))

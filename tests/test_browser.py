@@ -47,7 +47,7 @@ import sys
 sys.path.insert(0, "..")
 from utils.pipeline import load_pipeline
 from utils.plots import setup_notebook, show_grid
-from utils.upload import upload_button
+from utils.upload import UploadBox
 setup_notebook()
 real = load_pipeline("streets", "camvid")""",
     """\
@@ -55,7 +55,7 @@ def show(image_u8):
     stages = list(vars(real.run(image_u8)).values())
     show_grid({"photo": stages[:2], "generated": stages[2:]})
     print("a photo of", *image_u8.shape)
-upload = upload_button(show, real.generator.size)
+upload = UploadBox(show, real.generator.size)
 display(upload)""",
 ]
 

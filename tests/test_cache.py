@@ -7,17 +7,19 @@ import json
 import multiprocessing
 import os
 import pickle
-import random
 import re
 import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from examples import equal
+from killed import killed_and_resumed
 
 from utils import cache
 from utils import scenes as scenes_module
@@ -43,13 +45,6 @@ def files(folder):
         save_image(street.image_u8, folder / "train" / f"{i}.png")
         save_image(street.label_ids % 12, folder / "trainannot" / f"{i}.png")
     return folder
-
-
-def equal(one, other):
-    return all(
-        torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-        for a, b in ((getattr(one, field), getattr(other, field)) for field in vars(one))
-    )
 
 
 def test_cold_equals_warm_equals_uncached(tmp_path):
@@ -165,25 +160,16 @@ def test_a_scene_that_cannot_be_read_costs_only_itself(tmp_path, monkeypatch):
     assert the_cache(folder) == the_cache(tmp_path / "afresh")
 
 
+def build(folder, workers):
+    cache.SCENES_PER_COMMIT = 8
+    cached(open_scenes("toy", "val", size=SIZE)[:120], folder, workers)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
-def test_killed_at_random_moments_it_ends_the_same(workers, tmp_path, monkeypatch):
-    """COURSE_KILLS=20 for more of them."""
-    monkeypatch.setattr(cache, "SCENES_PER_COMMIT", 8)
-    scenes = open_scenes("toy", "val", size=SIZE)[:120]
-    start = time.monotonic()
-    cached(scenes, tmp_path / "whole", workers)
-    seconds = time.monotonic() - start
-    moments = random.Random(workers)
-    for number in range(int(os.environ.get("COURSE_KILLS", "3"))):
-        folder = tmp_path / f"killed{number}"
-        for _ in range(2):
-            process = FORK.Process(target=cached, args=(scenes, folder, workers))
-            process.start()
-            process.join(moments.uniform(0.1, 0.6) * seconds)
-            process.kill()
-            process.join()
-        cached(scenes, folder, workers)
-        assert the_cache(folder) == the_cache(tmp_path / "whole")
+def test_killed_at_random_moments_it_ends_the_same(workers, tmp_path):
+    whole, others = killed_and_resumed(partial(build, workers=workers), tmp_path, times=2)
+    for folder in others:
+        assert the_cache(folder) == the_cache(whole)
 
 
 @pytest.mark.parametrize("damage", ["half a line", "a short array", "no list"])
@@ -345,7 +331,6 @@ def test_scenes_that_live_on_a_device(tmp_path):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("resident", [None, False])
 def test_scenes_on_a_gpu(resident, tmp_path):
     scenes = cached(toy(), tmp_path)

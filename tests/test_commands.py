@@ -29,7 +29,7 @@ def test_what_is_no_size(text, capsys):
         (FileNotFoundError("a.png is not there"), 1, "a.png is not there\n"),
         (ValueError("There is no schedule"), 1, "There is no schedule\n"),
         (FloatingPointError("The loss is nan"), 1, "The loss is nan\n"),
-        (KeyboardInterrupt(), 130, "Interrupted; the same command goes on.\n"),
+        (KeyboardInterrupt(), 130, "Interrupted; the same command continues.\n"),
     ],
 )
 def test_how_a_command_ends(error, status, told, capsys):

@@ -14,22 +14,7 @@ import utils
 ROOT = Path(__file__).resolve().parents[1]
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}  # where conda-forge's differ
 OPENS_NOTEBOOKS = {"jupyterlab", "ipykernel"}  # Colab has its own way
-# Colab's versions in August 2026.  None: present, version not noted; such bounds are kept low.
-COLAB = {
-    "torch": "2.11",
-    "torchvision": "0.26",
-    "numpy": "2.1",
-    "pillow": "11.3",
-    "matplotlib": "3.10",
-    "ipywidgets": "7.7.1",
-    "anywidget": None,
-    "accelerate": None,
-    "safetensors": None,
-    "timm": None,
-    "tqdm": None,
-    "filelock": None,
-    "requests": None,
-}
+IN_COLAB = {"anywidget", "accelerate", "safetensors", "timm", "tqdm", "filelock", "requests"}
 
 
 def requirements(file_name):
@@ -71,13 +56,13 @@ def test_bounds_are_lower_bounds():
 @pytest.mark.parametrize("name", sorted(requirements("requirements.txt")))
 def test_colab_keeps_its_own_packages(name):
     requirement = requirements("requirements.txt")[name]
-    if name in COLAB:
-        assert COLAB[name] is None or requirement.specifier.contains(COLAB[name])
-        assert name not in requirements("requirements-colab.txt"), "Colab has it already"
-    elif name not in OPENS_NOTEBOOKS:
-        colab = requirements("requirements-colab.txt")
-        assert name in colab, f"Colab lacks {name}: add it to requirements-colab.txt"
-        assert colab[name].specifier == requirement.specifier
+    colabs = requirements("requirements-colab-versions.txt")
+    if name in colabs:
+        version = str(colabs[name].specifier).removeprefix("==").removesuffix(".*")
+        assert requirement.specifier.contains(version)
+    installed = requirements("requirements-colab.txt")
+    assert (name in installed) is (name not in {*colabs, *IN_COLAB, *OPENS_NOTEBOOKS}), name
+    assert name not in installed or installed[name].specifier == requirement.specifier
 
 
 def test_colab_installs_nothing_else():

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from examples import noise
 
 import spade
 from utils.feedback import (
@@ -30,8 +31,7 @@ def half_sky(width=8, height=8, rows=4):
 
 
 def random_maps(*shape):
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(7, 34, shape, generator=generator, dtype=torch.uint8)
+    return noise(*shape, low=7, high=34)
 
 
 def test_compare_by_hand():
@@ -97,8 +97,7 @@ def pipeline():
 
 
 def test_maps_by_round(pipeline):
-    generator = torch.Generator().manual_seed(0)
-    image_u8 = torch.randint(0, 256, (5, 3, 32, 64), generator=generator, dtype=torch.uint8)
+    image_u8 = noise(5, 3, 32, 64)
     maps = maps_by_round(pipeline, image_u8, rounds=2, batch_size=2)
     assert maps.shape == (3, 5, 32, 64) and maps.dtype == torch.uint8
     first, second = pipeline.feedback(image_u8[:2], 2)

@@ -35,13 +35,9 @@ from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet
 from utils.training import balanced_weights, train
 
-on_a_gpu = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
 # (precision, is it on a GPU?)
 PRECISIONS = [("fp32", False), ("bf16", False)]
-PRECISIONS += [pytest.param(x, True, marks=on_a_gpu) for x in ("fp32", "bf16", "fp16")]
+PRECISIONS += [pytest.param(x, True, marks=pytest.mark.gpu) for x in ("fp32", "bf16", "fp16")]
 
 
 def test_a_training_that_is_over_holds_nothing(tmp_path, monkeypatch):
@@ -90,7 +86,7 @@ def test_a_graphed_training_of_segmentation_is_an_ordinary_one(
     tmp_path, monkeypatch, precision, is_on_gpu, dataset
 ):
     scenes = [
-        cached(open_scenes(dataset, split, size=(64, 64)).spread(16), tmp_path)
+        cached(open_scenes(dataset, split, size=(64, 64)).evenly_spaced(16), tmp_path)
         for split in ("train", "val")
     ]
     # Whole batches and halved ones: two captures take turns.
@@ -161,10 +157,14 @@ def test_a_graphed_training_of_spade_is_an_ordinary_one(
     torch.testing.assert_close(graphed, ordinary, rtol=0.03, atol=0.03)
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_a_gpu)])
-def test_each_shape_has_a_capture_with_gradients_of_its_own(monkeypatch, device):
-    if device == "cpu":
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request, monkeypatch):
+    if request.param == "cpu":
         pretended_graph.install(monkeypatch)
+    return request.param
+
+
+def test_each_shape_has_a_capture_with_gradients_of_its_own(device):
     layer = nn.Linear(3, 1, bias=False).to(device)
     same = copy.deepcopy(layer)
 
@@ -196,10 +196,7 @@ def test_each_shape_has_a_capture_with_gradients_of_its_own(monkeypatch, device)
     assert "step" not in vars(optimizer), "the optimizer's own step is back"
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_a_gpu)])
-def test_a_step_that_cannot_be_captured_is_named(monkeypatch, device):
-    if device == "cpu":
-        pretended_graph.install(monkeypatch)
+def test_a_step_that_cannot_be_captured_is_named(device):
     layer = nn.Linear(3, 1).to(device)
     optimizer = torch.optim.SGD(layer.parameters(), 0.1)
 
@@ -222,10 +219,7 @@ def test_a_step_that_cannot_be_captured_is_named(monkeypatch, device):
     assert not torch.equal(layer.weight, before)
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_a_gpu)])
-def test_an_interrupted_capture_is_ended(monkeypatch, device):
-    if device == "cpu":
-        pretended_graph.install(monkeypatch)
+def test_an_interrupted_capture_is_ended(device):
     layer, calls = nn.Linear(3, 1).to(device), []
     optimizer = torch.optim.SGD(layer.parameters(), 0.1)
 
@@ -265,7 +259,6 @@ def test_elsewhere_a_step_is_an_ordinary_function(monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_photo_to_photo_on_a_gpu_is_what_it_is_on_the_cpu():
     scene = open_scenes("toy", "val", size=(256, 128))[0]
     one, other = (
@@ -344,7 +337,7 @@ def photo_to_photo(folder: Path) -> None:
 
 def train_a_segmentation_network(folder: Path) -> None:
     scenes = [
-        cached(open_scenes("streets", split, size=(64, 64)).spread(8), folder / "cache")
+        cached(open_scenes("streets", split, size=(64, 64)).evenly_spaced(8), folder / "cache")
         for split in ("train", "val")
     ]
     for epochs in (1, 2):  # the second goes on from the first's checkpoint

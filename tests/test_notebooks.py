@@ -89,12 +89,12 @@ def test_tags_are_known(notebook):
 
 
 def test_outputs_that_are_not_compared_are_asserted(notebook):
-    """An assert in the tagged cell or in the next one stands in for the comparison."""
+    """An assert or a check_value() in the tagged cell, or in the next one, stands in for it."""
     cells = code_cells(notebook)
     for number, cell in enumerate(cells, 1):
         if {"nbval-ignore-output", "nbval-skip"} & set(tags(cell)):
             sources = "\n".join(following.source for following in cells[number - 1 : number + 1])
-            assert re.search(r"^\s*assert\b", sources, re.M), f"In [{number}]"
+            assert re.search(r"^\s*(assert\b|check_value\()", sources, re.M), f"In [{number}]"
 
 
 def test_starts_with_a_title_then_the_setup_cell(notebook):
@@ -139,3 +139,20 @@ def test_machine_paths_are_recognised():
     assert MACHINE_PATH.search("saved to " + "/home" + "/ada/street-to-map/out/a.jpg")
     assert MACHINE_PATH.search("File /tmp/ipykernel_1/2.py")
     assert not MACHINE_PATH.search("saved to out/pictures/a.jpg, 2/3 done")
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_has_questions_to_start_with_and_exercises_of_all_kinds(path):
+    texts = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown"]
+    start = texts[0].split("**Three questions to start with**")[1]
+    assert re.findall(r"^(\d)\. .*\?$", start, re.M) == ["1", "2", "3"]
+    exercises = re.findall(r"^\*\*(\d)\. ([A-Z].*?)[.?]\*\*", "\n".join(texts), re.M)
+    assert [int(number) for number, _ in exercises] == list(range(1, len(exercises) + 1))
+    kinds = [kind for _, kind in exercises]
+    assert {"Explain", "Change the network"} <= set(kinds)
+    solution = nbformat.read(NOTEBOOKS / "solutions" / path.name, as_version=4)
+    answers = "\n".join(c.source for c in solution.cells if c.cell_type == "markdown")
+    numbers = re.findall(r"^## (\d)\. ", answers, re.M)
+    assert numbers == [number for number, _ in exercises]
+    assert "## " + next(n for n, kind in exercises if kind == "Explain") + ". Explain" in answers
+    assert "(../docs/course.md)" in texts[-1]

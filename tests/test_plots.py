@@ -73,7 +73,7 @@ def test_a_grid_shows_photos_maps_and_masks(pictures):
 
 def test_a_copy_that_cannot_be_saved_is_a_warning(pictures):
     pictures.parent.touch()  # a file in the way of the folder
-    with pytest.warns(UserWarning, match=r"a grid\.jpg was not saved, all else goes on: "):
+    with pytest.warns(UserWarning, match=r"a grid\.jpg was not saved, everything else continues: "):
         show_grid({"a": [IMAGE_U8]}, name="a grid")
     assert torch.equal(shown(the_figure().axes[0]), IMAGE_U8)
 
@@ -175,17 +175,6 @@ def test_channels_that_vary_most_are_shown_dark_to_bright():
     assert first.shape == (3, 5, 7) and (first[0].min(), first[0].max()) == (0, 255)
     assert first[0].flatten().tolist() == sorted(first[0].flatten().tolist())
     assert second[0].nonzero().tolist() == [[0, 0]]
-
-
-def test_figures_are_stored_as_small_jpegs(monkeypatch):
-    settings = []
-    monkeypatch.setattr(
-        plots, "set_matplotlib_formats", lambda *kinds, **more: settings.append((kinds, more))
-    )
-    with plt.rc_context():
-        plots.setup_notebook()
-        assert plt.rcParams["figure.dpi"] == plt.rcParams["savefig.dpi"] == 80
-    assert settings == [(("jpeg",), {"pil_kwargs": {"quality": 70}})]
 
 
 def test_spread_is_the_mean_and_the_middle_80_percent(pictures):

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 import transformers
 from huggingface_hub.utils import GatedRepoError, RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
+from test_spade import Code
 from torch import Tensor
 
 from utils import published
@@ -375,14 +376,6 @@ def test_a_network_without_its_head(folder):
     save_file(state, folder / WEIGHTS, {"format": "pt"})
     with pytest.raises(ValueError, match="lacks 2 of its .*decode_head.classifier.bias for exam"):
         load_published(f"hf:{folder}")
-
-
-class Code:
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        return (Path.touch, (self.path,))
 
 
 def test_code_of_a_repository_is_not_run(folder, tmp_path):

@@ -28,7 +28,7 @@ class Stage:
     size: tuple[int, int] = option((4, 2), "WIDTHxHEIGHT")
     shape: str = option("round", "its form", SHAPES)
     width: int | None = option(None, "any by default")
-    start: tuple[str, ...] | None = option(None, "what it begins from", instead=("random",))
+    start: tuple[str, ...] | None = option(None, "what it begins from", alternatives=("random",))
 
     def __post_init__(self):
         check_values(self)
@@ -84,10 +84,7 @@ def test_stages_share_what_stands_above_them(recipe):
         ("count = {a = 1}", r"count is {'a': 1}: expected a whole number."),
         ("start = 'f'\n[[stages]]\n[[stages]]\nname='b'", "start and name hold for one stage, and"),
         ("width = 'a'", "width is 'a': expected a whole number."),
-        (
-            "shape = 'oval'",
-            "stage \"1\": shape is 'oval': expected one of round, square.",
-        ),
+        ("shape = 'oval'", "stage \"1\": shape is 'oval': expected one of round, square."),
         ("count = ", "recipe.toml is no TOML file: "),
         ("stages = 3", r"recipe.toml: stages should be tables, each under a line \[\[stages\]\]"),
         ("stages = []", "recipe.toml: stages should be tables"),
@@ -163,10 +160,8 @@ def test_a_stage_goes_on_from_the_one_before_it(counting, tmp_path):
     assert counting(TWO) == [("small", "small", None), ("large", ".", start)]
     assert (tmp_path / "out" / "result.toml").read_text() == TWO
     recorded = load_weights(tmp_path / "out" / "result.safetensors")[1]["recipe"]
-    assert [(x["name"], x["count"], x["size"]) for x in recorded] == [
-        ("small", 3, [4, 2]),
-        ("large", 4, [4, 2]),
-    ]
+    expected = [("small", 3, [4, 2]), ("large", 4, [4, 2])]
+    assert [(x["name"], x["count"], x["size"]) for x in recorded] == expected
     assert counting(TWO) == [], "nothing is left to do"
     # The last stage was interrupted before its end.
     (tmp_path / "out" / "result.safetensors").unlink()
@@ -177,18 +172,9 @@ def test_a_checkpoint_of_another_recipe_is_refused_at_once_and_always(counting, 
     counting(TWO)
     out = tmp_path / "out"
     for changed, message in (
-        (
-            "rate = 2\n" + TWO,
-            r"small.last\.pt is of another training \(stage 1 had rate 0.5, a",
-        ),
-        (
-            TWO + "rate = 2",
-            r"last\.pt is of another .* \(stage 2 had rate 0.5, and has rate 2",
-        ),
-        (
-            TWO + "start = 'random'",
-            r"\(stage 2 had start None, and has start \['random'\] now",
-        ),
+        ("rate = 2\n" + TWO, r"small.last\.pt is of another training \(stage 1 had rate 0.5, a"),
+        (TWO + "rate = 2", r"last\.pt is of another .* \(stage 2 had rate 0.5, and has rate 2"),
+        (TWO + "start = 'random'", r"\(stage 2 had start None, and has start \['random'\] now"),
         (TWO + "[[stages]]\nname = 'end'", r"it was stage 2 of its recipe, and is stage 3 now"),
     ):
         for _ in range(2):

@@ -10,6 +10,8 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from examples import equal
+from examples import noise as photos
 from torchvision import models
 
 from utils import backbones
@@ -18,11 +20,6 @@ from utils.files import PROJECT
 from utils.images import read_image, u8_to_imagenet
 from utils.segmentation import FcnHead, SegmentationNet, load_segmentation, save_segmentation
 from utils.weights import save_weights
-
-
-def photos(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
 
 
 def seeded_network(**settings):
@@ -128,7 +125,7 @@ def test_predict_leaves_modes_and_statistics_as_they_were(network):
         network.predict(photos(3, 8, 8))
     assert network.training and network.head.training and not network.encoder.bn1.training
     assert network.encoder.layer1[0].bn1.training
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert equal(before, network.state_dict())
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 31, 64), (1, 4, 64, 64), (3, 64, 64)])

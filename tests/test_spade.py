@@ -10,6 +10,7 @@ import numpy
 import pytest
 import torch
 import torch.nn.functional as F
+from examples import equal
 
 import spade
 from spade.normalization import SPADE, SpectralNormConv2d, fold_spectral_norm
@@ -221,7 +222,7 @@ def test_golden_encoder():
 
 def test_golden_discriminator():
     figures = golden("discriminator")
-    discriminator = with_golden_weights(spade.Discriminator(ndf=4), figures)
+    discriminator = with_golden_weights(spade.MultiscaleDiscriminator(ndf=4), figures)
     semantics = spade.semantics(figures["label_ids"], figures["instance_ids"])
     with torch.no_grad():
         scales = discriminator(semantics, figures["image"][None])
@@ -270,7 +271,7 @@ def test_synthesize_leaves_the_generator_as_it_was():
     with pytest.raises(ValueError, match="multiples of 64"):
         generator.synthesize(torch.zeros(64, 100, dtype=torch.uint8))
     assert generator.training and generator.up_2.norm_0.training and not generator.up_3.training
-    assert all(torch.equal(value, before[key]) for key, value in generator.state_dict().items())
+    assert equal(before, generator.state_dict())
 
 
 def test_precision(generator):
@@ -307,6 +308,7 @@ def test_grain_makes_a_wall_uneven(grain):
 
 
 def test_latent_for_a_generator_without_one(generator):
+    assert generator.style("mean") is None
     with pytest.raises(ValueError, match="no latent: leave z out"):
         generator.synthesize(random_label_ids(8, 8), z=torch.zeros(1, 256))
 
@@ -319,10 +321,9 @@ def test_sizes_that_do_not_work(generator):
         spade.SpadeGenerator(ngf=1, upsampling="normal", size=(10, 64))
     with pytest.raises(ValueError, match="upsampling is 'max', expected \"normal\""):
         spade.SpadeGenerator(ngf=1, upsampling="max")
-    with pytest.raises(ValueError, match="styled_layers and grain need a latent: set z_dim"):
-        spade.SpadeGenerator(ngf=1, styled_layers=True)
-    with pytest.raises(ValueError, match="styled_layers and grain need a latent: set z_dim"):
-        spade.SpadeGenerator(ngf=1, grain=True)
+    for setting in ("styled_layers", "grain"):
+        with pytest.raises(ValueError, match="styled_layers and grain need a latent: set z_dim"):
+            spade.SpadeGenerator(ngf=1, **{setting: True})
     with pytest.raises(ValueError, match=r"shape \(1, 35, 64, 64\), expected \(B, 36, H, W\)"):
         generator(torch.zeros(1, 35, 64, 64))
 
@@ -431,13 +432,13 @@ def remove(state, key):
         (lambda s: s | {"up_9.x": torch.ones(2)}, r"up_9\.x \(2,\) should not be there"),
         (
             lambda s: s | {"conv_img.bias": torch.ones(4)},
-            r"conv_img\.bias should be \(3,\) and is \(4,\); pass load_generator the upsampling",
+            r"conv_img\.bias should be \(3,\) and is \(4,\); pass to load_generator the ups",
         ),
         (lambda s: remove(s, "fc.weight"), "holds no SPADE generator: expected keys such as"),
         (lambda s: {"discriminator_0.x": torch.ones(2)}, "found discriminator_0.x; the published"),
         (lambda s: {}, "found none"),
-        (lambda s: {"epoch": 3, "state_dict": s}, "something else than a state dict"),
-        (lambda s: list(s), "something else than a state dict"),
+        (lambda s: {"epoch": 3, "state_dict": s}, "does not hold a state dict"),
+        (lambda s: list(s), "does not hold a state dict"),
     ],
 )
 def test_state_dicts_that_do_not_fit(generator, change, message, tmp_path):
@@ -495,19 +496,6 @@ def test_truncated_files(generator, zipped, tmp_path):
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"G\.pth is truncated or no PyTorch weight file"):
             spade.load_generator(path, size=(64, 64))
-
-
-@pytest.mark.parametrize("ending", ["pth", "safetensors"])
-def test_files_that_are_no_weights(ending, tmp_path):
-    path = tmp_path / f"G.{ending}"
-    with pytest.raises(FileNotFoundError, match=rf"no weight file .*G\.{ending}"):
-        spade.load_generator(path)
-    path.write_bytes(b"<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded")
-    with pytest.raises(ValueError, match=rf"G\.{ending} is a web page.*Google Drive"):
-        spade.load_generator(path)
-    path.write_bytes(b"hello" * 1000)
-    with pytest.raises(ValueError, match=rf"G\.{ending} is truncated or no"):
-        spade.load_generator(path)
 
 
 def test_safetensors_of_another_network(generator, tmp_path):

@@ -7,6 +7,7 @@ from killed import killed_and_resumed
 import spade
 from spade import stages as spade_stages
 from utils import scenes, stages
+from utils.images import u8_to_imagenet
 from utils.recipes import read_recipe
 from utils.segmentation import SegmentationNet, load_segmentation, save_segmentation
 from utils.weights import load_weights
@@ -54,48 +55,36 @@ def test_every_option_of_the_segmentation_command_arrives(tmp_path, monkeypatch)
 
 
 def test_the_segmentation_command(tmp_path, capsys):
-    def run(*arguments):
-        line = "--size 64x32 --backbone resnet18 --epochs 1 --batch-size 2"
-        line += f" --cache {tmp_path / 'cache'}"
-        stages.main([*line.split(), *arguments])
+    def run(line):
+        line += " --size 64x32 --backbone resnet18 --freeze-backbone --epochs 1 --batch-size 2"
+        line += " --cache"
+        stages.main([*line.split(), str(tmp_path / "cache")])
 
-    run("--out", str(tmp_path / "one"), "--finest-stride", "32", "--learning-rate", "0")
+    run(f"--out {tmp_path / 'one'} --finest-stride 32 --learning-rate 0")
     start = tmp_path / "one" / "segmentation.safetensors"
     assert f"wrote {start}" in capsys.readouterr().out
     network, history = load_segmentation(start)
     assert network.settings["finest_stride"] == 32 and len(history["val_miou"]) == 1
-    run(
-        "--out",
-        str(tmp_path / "two"),
-        "--start",
-        str(start),
-        "--scenes",
-        "2",
-        "--learning-rate",
-        "0",
-    )
+    run(f"--out {tmp_path / 'two'} --start {start} --scenes 2 --learning-rate 0")
     other, joined = load_segmentation(tmp_path / "two" / "segmentation.safetensors")
     assert other.settings == network.settings  # which come with the weights
     weights = [x.head.scores[0].weight for x in (other, network)]
     torch.testing.assert_close(*weights, atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="has finest_stride 32: leave --finest-stride 2 out"):
-        run("--out", str(tmp_path / "no"), "--start", str(start), "--finest-stride", "2")
+        run(f"--out {tmp_path / 'no'} --start {start} --finest-stride 2")
     assert joined["scenes"] == ["toy 64x32"] * 2  # what the start went through comes first
     assert joined["train_loss"][0] == history["train_loss"][0] != joined["train_loss"][1]
-    run(
-        "--out",
-        str(tmp_path / "three"),
-        "--start",
-        str(start),
-        "--head",
-        "unet",
-        "--learning-rate",
-        "0",
-    )
+    run(f"--out {tmp_path / 'three'} --start {start} --head unet --learning-rate 0")
     unet, own = load_segmentation(tmp_path / "three" / "segmentation.safetensors")
     assert unet.settings["head"] == "unet" and len(own["val_miou"]) == 1  # a history of its own
     weights = [x.encoder.conv1.weight for x in (unet, network)]
     torch.testing.assert_close(*weights, atol=1e-5, rtol=0)
+    run(f"--out {tmp_path / 'four'} --start {start} --learning-rate 0 --statistics 4")
+    fresh, _ = load_segmentation(tmp_path / "four" / "segmentation.safetensors")
+    seen = u8_to_imagenet(scenes.open_scenes("toy", "train", size=(64, 32)).batch(range(4))[0])
+    mean = fresh.encoder.conv1(seen).mean((0, 2, 3))
+    torch.testing.assert_close(fresh.encoder.bn1.running_mean, mean, atol=1e-3, rtol=1e-3)
+    assert not torch.allclose(network.encoder.bn1.running_mean, mean, atol=1e-2)
 
 
 # ------------------------------------------------------------------------------ SPADE
@@ -191,14 +180,14 @@ save_every = 4
 
 [[stages]]
 name = "half"
-size = "64x64"
+size = "64x32"
 upsampling = "normal"
 style_weight = 1
 head_start = 8
 pictures = 12
 
 [[stages]]
-size = "128x128"
+size = "128x64"
 grain = true
 pictures = 8
 """
@@ -225,20 +214,29 @@ def test_a_recipe_killed_at_random_moments_ends_with_the_same_bits(tmp_path):
         assert (folder / "generator.toml").read_text() == RECIPE
     generator = spade.load_generator(whole / "generator.safetensors")
     assert [stage["name"] for stage in generator.recipe] == ["half", "2"]
-    assert generator.recipe[0]["head_start"] == 8 and generator.recipe[1]["size"] == [128, 128]
+    assert generator.recipe[0]["head_start"] == 8 and generator.recipe[1]["size"] == [128, 64]
     assert load_weights(whole / "encoder.safetensors")[1]["recipe"] == generator.recipe
 
 
-def test_a_recipe_in_two_processes(in_two_processes, tmp_path):
-    (tmp_path / "recipe.toml").write_text(RECIPE)
-    line = f"-m spade.training --recipe {tmp_path / 'recipe.toml'} --out {tmp_path / 'out'}"
-    line += f" --cache {tmp_path / 'cache'}"
-    printed = in_two_processes(*line.split())
+def test_two_processes_train_a_recipe_as_one_does(in_two_processes, tmp_path, capsys):
+    (tmp_path / "recipe.toml").write_text("learning_rate = 1e-3\n" + RECIPE)
+    line = f"--recipe {tmp_path / 'recipe.toml'} --cache {tmp_path / 'cache'} --out".split()
+    spade_stages.main([*line, str(tmp_path / "one")])
+    capsys.readouterr()
+    printed = in_two_processes("-m", "spade.training", *line, str(tmp_path / "two"))
     assert printed.count("wrote ") == 2 and printed.count("is finished: ") == 1
-    generator = spade.load_generator(tmp_path / "out" / "generator.safetensors")
-    assert generator.size == (128, 128) and len(generator.history["matching"]) == 4
-    printed = in_two_processes(*line.split())
-    assert "wrote " not in printed and printed.count("is finished: ") == 1
+    for folder in ("half", "."):
+        one, two = (
+            spade.load_generator(tmp_path / name / folder / "generator.safetensors")
+            for name in ("one", "two")
+        )
+        assert list(one.history) == list(two.history)
+        for name, values in one.history.items():
+            assert two.history[name] == pytest.approx(values, abs=1e-3), (folder, name)
+        assert list(one.styles) == list(two.styles)
+    assert two.size == (128, 64) and len(two.history["matching"]) == 4
+    spade_stages.main([*line, str(tmp_path / "two")])
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'recipe.toml'} is finished: ")
 
 
 def test_a_segmentation_recipe_of_two_stages(tmp_path, capsys):
@@ -274,6 +272,7 @@ learning_rate = 0
     [
         (stages.main, "--epochs 0", "epochs is 0: expected 1 or more."),
         (stages.main, "--batch-size 0", "batch_size is 0: expected 1 or more."),
+        (stages.main, "--statistics -1", "statistics is -1: expected 0 or more."),
         (stages.main, "--val-scenes 0", "val_scenes is 0: expected 1 or more."),
         (spade_stages.main, "--pictures 4", "pictures is 4: expected at least a batch, 8."),
         (spade_stages.main, "--save-every 0", "save_every is 0: expected 1 or more."),

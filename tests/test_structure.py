@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 import traceback
 from pathlib import Path
 
@@ -24,7 +25,7 @@ CORE = {
 # 4,500 until labels could mean several things, and data sets could be joined.
 MAX_CORE, MAX_CORE_ENGINE_AND_STYLES, MAX_TRAIN = 3800, 4560, 60
 # The modules of utils that may need spade.
-MAY_NEED_SPADE = ("pipeline", "photo_folder", "feedback", "painter", "downloads")
+MAY_NEED_SPADE = ("pipeline", "photo_folder", "feedback", "painter", "downloads", "exercises")
 
 
 @functools.cache
@@ -98,6 +99,19 @@ def test_the_core_is_read_in_an_afternoon():
     assert len(core) == 15 and len(engine) >= 6
     assert lines(*core) <= MAX_CORE
     assert lines(*core, *engine, PROJECT / "spade" / "styles.py") <= MAX_CORE_ENGINE_AND_STYLES
+
+
+def test_the_readme_lists_the_core_in_an_order_to_read_it():
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    paths = re.findall(r"^\| \d+ \| \[((\w+)/(\w+)\.py)\]\(\1\)", readme, re.M)
+    order = [f"{package}.{name}" for _, package, name in paths]
+    assert sorted(order) == sorted(f"{x}.{n}" for x, names in CORE.items() for n in names.split())
+    for number, name in enumerate(order):
+        assert not imported(name) & set(order[number:]), name
+    others = set(re.findall(r"`((?:utils|spade)/[\w/]+(?:\.py|/))`", readme))
+    named = {PROJECT / path for path in others} | {modules()[name] for name in order}
+    unnamed = [path for path in modules().values() if not named & {path, *path.parents}]
+    assert [path.name for path in unnamed] == ["__init__.py"] * 2
 
 
 @pytest.mark.parametrize(

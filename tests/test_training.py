@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from examples import equal
 from killed import killed_and_resumed
 
 from utils import stages, training
@@ -80,9 +81,8 @@ def trained(
     return train(network, train_scenes, val_scenes, recipe, folder, precision, class_weights)
 
 
-def same_weights(one, other):
-    pairs = zip(one.state_dict().items(), other.state_dict().values(), strict=True)
-    return [key for (key, value), expected in pairs if not torch.equal(value, expected)] == []
+Process = namedtuple("Process", "process_index num_processes device")
+ALONE = Process(0, 1, torch.device("cpu"))
 
 
 # ------------------------------------------------------------------------------ batches
@@ -117,7 +117,7 @@ def test_fewer_scenes_than_a_batch(streets):
 
 def test_four_scenes_are_learnt_by_heart(streets):
     four = streets.first(4)
-    network = a_network(backbone="resnet34")
+    network = a_network()
     before, untrained = evaluate(network, four)
     history = trained(network, four, four.first(1), epochs=10, batch_size=4, learning_rate=1e-3)
     after, result = evaluate(network, four)
@@ -208,7 +208,7 @@ def test_evaluation_restores_modes_and_changes_nothing(streets):
     before = {key: value.clone() for key, value in network.state_dict().items()}
     loss, result = evaluate(network, streets, batch_size=4)  # an odd batch at the end
     assert network.training and network.head.training and not network.encoder.bn1.training
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert equal(before, network.state_dict())
     in_one, same = evaluate(network, streets)
     assert loss == pytest.approx(in_one, rel=1e-4)
     assert result.accuracy == pytest.approx(same.accuracy, abs=0.01)
@@ -328,9 +328,8 @@ def test_a_backbone_at_rate_zero_stays(streets):
 
 
 def test_crops_have_a_size_of_their_own(streets):
-    Process = namedtuple("Process", "process_index num_processes device")
-    alone, recipe = Process(0, 1, torch.device("cpu")), Recipe(crop=(64, 96), scale=0.5)
-    image_u8, label_ids = training_batch(streets, torch.arange(2), alone, recipe, 0)
+    recipe = Recipe(crop=(64, 96), scale=0.5)
+    image_u8, label_ids = training_batch(streets, torch.arange(2), ALONE, recipe, 0)
     assert image_u8.shape == (2, 3, 96, 64) and label_ids.shape == (2, 96, 64)
 
 
@@ -351,14 +350,12 @@ def test_balanced_weights(streets):
 
 def test_a_part_of_a_batch_is_what_it_is_in_the_whole(streets):
     """However many processes share a batch, each scene is changed in the same way."""
-    Process = namedtuple("Process", "process_index num_processes device")
     recipe = Recipe(scale=0.5, color=0.2, half_size=0.5)
+    two = [Process(number, 2, torch.device("cpu")) for number in range(2)]
     for seed in range(4):
         whole, first, second = (
-            training_batch(
-                streets, torch.arange(6), Process(*share, torch.device("cpu")), recipe, seed
-            )
-            for share in ((0, 1), (0, 2), (1, 2))
+            training_batch(streets, torch.arange(6), process, recipe, seed)
+            for process in (ALONE, *two)
         )
         for part, expected in ((first, 0), (second, 1)):
             assert torch.equal(part[0], whole[0][expected::2])
@@ -366,11 +363,9 @@ def test_a_part_of_a_batch_is_what_it_is_in_the_whole(streets):
 
 
 def test_half_size_batches(streets):
-    Process = namedtuple("Process", "process_index num_processes device")
-    alone, recipe = Process(0, 1, torch.device("cpu")), Recipe(half_size=0.5)
-    shapes = []
+    recipe, shapes = Recipe(half_size=0.5), []
     for seed in range(40):
-        image_u8, label_ids = training_batch(streets, torch.arange(2), alone, recipe, seed)
+        image_u8, label_ids = training_batch(streets, torch.arange(2), ALONE, recipe, seed)
         assert image_u8.shape[-2:] == label_ids.shape[-2:] and image_u8.dtype == torch.uint8
         shapes.append(tuple(label_ids.shape[-2:]))
     assert set(shapes) == {(32, 64), (16, 32)} and 10 < shapes.count((16, 32)) < 30
@@ -496,12 +491,12 @@ def test_interrupted_and_resumed_equals_uninterrupted(streets, tmp_path, monkeyp
     history = trained(resumed, streets, streets.first(2), folder=tmp_path / "run", **FEW)
     for key in HISTORY_KEYS[:-1]:  # all but the seconds
         assert history[key] == expected[key], key
-    assert same_weights(resumed, whole)
+    assert equal(resumed.state_dict(), whole.state_dict())
 
     # A run that is complete has nothing left to do.
     again = a_network(seed=2)
     assert trained(again, streets, streets, folder=tmp_path / "run", **FEW) == history
-    assert same_weights(again, whole)
+    assert equal(again.state_dict(), whole.state_dict())
 
 
 def test_an_interrupted_network_computes_in_float32_again(streets, monkeypatch):
@@ -534,15 +529,6 @@ def the_end(folder):
     return state
 
 
-def equal(one, other):
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, (dict, list, tuple)):
-        keys = one.keys() if isinstance(one, dict) else range(len(one))
-        return len(one) == len(other) and all(equal(one[key], other[key]) for key in keys)
-    return one == other
-
-
 def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path):
     whole, others = killed_and_resumed(train_in, tmp_path)
     expected = the_end(whole)
@@ -551,7 +537,8 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path):
         assert equal(the_end(folder), expected)
         names = {path.name for path in folder.iterdir() if not path.name.endswith(".part")}
         assert names == {"best.safetensors", "last.pt"}
-        assert same_weights(load_segmentation(folder / "best.safetensors")[0], best)
+        kept, _ = load_segmentation(folder / "best.safetensors")
+        assert equal(kept.state_dict(), best.state_dict())
 
 
 def test_the_best_network_is_kept(streets, tmp_path, monkeypatch):

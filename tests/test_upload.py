@@ -8,9 +8,10 @@ from types import ModuleType, SimpleNamespace
 import ipywidgets
 import pytest
 import torch
+from examples import noise
 
 from utils.images import read_photo, save_image
-from utils.upload import upload_button, uploaded_file
+from utils.upload import UploadBox, uploaded_file
 
 SIZE = (64, 32)
 
@@ -18,9 +19,7 @@ SIZE = (64, 32)
 @pytest.fixture
 def photo(tmp_path):
     """A photo's file, larger than SIZE and of another shape."""
-    random = torch.Generator().manual_seed(0)
-    image_u8 = torch.randint(0, 256, (3, 60, 90), generator=random, dtype=torch.uint8)
-    return save_image(image_u8, tmp_path / "street.png")
+    return save_image(noise(3, 60, 90), tmp_path / "street.png")
 
 
 @pytest.fixture
@@ -60,7 +59,7 @@ def upload(box, name, content):
 
 def test_a_photo_is_shown(photo, temporary):
     shown = []
-    box = upload_button(shown.append, SIZE)
+    box = UploadBox(shown.append, SIZE)
     upload(box, "street.png", photo.read_bytes())
     assert len(shown) == 1 and torch.equal(shown[0], read_photo(photo, SIZE))
     assert box.sentence.value == "street.png"
@@ -69,7 +68,7 @@ def test_a_photo_is_shown(photo, temporary):
 
 def test_what_is_no_photo_is_told_in_a_sentence(photo, temporary):
     shown = []
-    box = upload_button(shown.append, SIZE)
+    box = UploadBox(shown.append, SIZE)
     upload(box, "notes & <more>.jpg", b"Dear diary")
     assert box.sentence.value.startswith("notes &amp; &lt;more&gt;.jpg can't be read as a picture")
     assert "it is a text" in box.sentence.value
@@ -87,7 +86,7 @@ def test_an_error_while_showing_is_told(photo, temporary, error):
     def show(image_u8):
         raise error("the disk is full")
 
-    box = upload_button(show, SIZE)
+    box = UploadBox(show, SIZE)
     upload(box, "street.png", photo.read_bytes())
     assert box.sentence.value == "the disk is full" and not list(temporary.iterdir())
 
@@ -103,7 +102,7 @@ def test_in_colab_a_large_photo_has_a_button(photo, temporary, monkeypatch):
     colab.files = SimpleNamespace(upload_file=upload_file)
     monkeypatch.setitem(sys.modules, "google", ModuleType("google"))
     monkeypatch.setitem(sys.modules, "google.colab", colab)
-    box = upload_button(shown.append, SIZE)
+    box = UploadBox(shown.append, SIZE)
     assert not shown, "nothing is asked for before the click"
     assert box.sentence.value == "up to 1 MB (first button)"
     box.buttons[1].click()
@@ -118,7 +117,7 @@ def test_in_colab_a_large_photo_has_a_button(photo, temporary, monkeypatch):
 
 
 def test_elsewhere_there_is_one_button():
-    box = upload_button(print, SIZE)
+    box = UploadBox(print, SIZE)
     assert box.buttons == [box.button] and box.sentence.value == "up to 10 MB"
     assert (box.button.accept, box.button.multiple) == ("image/*", False)
     assert repr(box) == "UploadBox()"

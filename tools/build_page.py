@@ -28,13 +28,13 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project, not installed
 
 import spade
+from spade.generator import MEAN_STYLE
 from spade.semantics import LABEL_PLANES, SEMANTIC_CHANNELS, label_codes
 from utils.credits import CREDITS, STREETS
 from utils.files import PROJECT, write_atomically
 from utils.images import crop_to_aspect, pm1_to_u8, read_map, resize_map, save_image
 from utils.labels import BENCHMARK_NAMES, COLORS, NAMES
 from utils.painter import empty_street
-from utils.pipeline import MEAN_STYLE
 from utils.scenes import open_scenes
 from utils.weights import OWN_LICENCE, SCALE, pack_state
 

@@ -1,4 +1,4 @@
-"""Zip archives that are not trusted: files read where they lie, or one folder unpacked.
+"""Read files inside of zip archives that are not trusted, or unpack one folder of them.
 
     files = zipped_files("gtFine_trainvaltest.zip")     # {"gtFine/val/...": ZippedFile, ...}
     files["gtFine/val/..."].read_bytes()
@@ -33,7 +33,7 @@ _DAMAGED = "{archive} is not a whole zip file ({error}): download it once more."
 
 
 def plain_members(file: zipfile.ZipFile, prefix: str = "") -> list[zipfile.ZipInfo]:
-    """The files below prefix, if all that the archive holds is safe.
+    """List the files below prefix; raise if a member of the archive is unsafe.
 
     Raises:
         ValueError: any member has a name that leads out of the archive's own folders (absolute,
@@ -51,7 +51,7 @@ def plain_members(file: zipfile.ZipFile, prefix: str = "") -> list[zipfile.ZipIn
                 f"{file.filename} holds {name!r}, which is no plain file inside the archive's own "
                 "folders: nothing was unpacked; delete the archive and get it from its source."
             )
-        # What a member claims is also all that zipfile will read of it.
+        # zipfile never reads more of a member than this.
         if is_taken and member.file_size > LARGEST_MEMBER:
             raise ValueError(
                 f"{file.filename} holds {name!r} of {member.file_size} bytes, expected at most "
@@ -91,7 +91,7 @@ def _open(archive: Path, process: int) -> zipfile.ZipFile:
 
 
 def zipped_files(archive: str | Path) -> dict[str, ZippedFile]:
-    """All files of a zip archive by their names, in the order in which they lie there.
+    """All files of a zip archive by their names, in the archive's order.
 
     Raises:
         FileNotFoundError: there is no such archive.
@@ -113,9 +113,9 @@ def zipped_files(archive: str | Path) -> dict[str, ZippedFile]:
 
 
 def extract(archive: str | Path, folder: str | Path, prefix: str) -> list[zipfile.ZipInfo]:
-    """Unpack what a zip archive holds below prefix into folder, which must not be there yet.
+    """Unpack the files of a zip archive below prefix into folder, which must not exist yet.
 
-    The archive is not trusted; folder appears only when all is unpacked and the checksums fit.
+    folder appears only when everything is unpacked and all checksums fit.
 
     Returns:
         The members that were taken.

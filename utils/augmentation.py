@@ -21,8 +21,8 @@ class Augmentation:
 
     Args:
         size: (width, height) of what comes out; pictures, or their crops, are resized to it.
-        flip: how many pictures are mirrored, 0..1.
-        scale: the least and the most of a picture's area that a crop keeps, 0..1; its shape
+        flip: share of the pictures that are mirrored, 0..1.
+        scale: the smallest and largest share of a picture's area that a crop keeps; its shape
             differs from size's by a tenth at most.  (1, 1) leaves the picture whole.
         color: how far brightness, contrast and saturation may be multiplied: by 1-color..1+color;
             hue turns by a tenth of that.  Photos only, never maps.
@@ -79,6 +79,6 @@ class Augmentation:
                     parts.append(changed if labels else [changed])
         if is_changed:
             batch = [torch.cat([x.as_subclass(Tensor) for x in column]) for column in zip(*parts)]
-        # All at once: picture by picture a GPU would be done before Python is.
+        # All at once: picture by picture, launching the kernels takes longer than running them.
         mask = send(torch.stack(mirrored), image_u8.device)
         return tuple(torch.where(mask.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x) for x in batch)

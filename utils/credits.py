@@ -17,7 +17,7 @@ STREETS = PROJECT / "data" / "streets"
 
 @dataclass(frozen=True)
 class Credit:
-    """What must be said wherever a photo is shown; str() is all of it."""
+    """What must be said wherever a photo is shown; str() gives the full text."""
 
     source: str
     authors: str
@@ -63,7 +63,7 @@ def _photos_by_size() -> dict[int, list[tuple[Path, str]]]:
 
 
 def city_of(path: str | Path) -> str | None:
-    """The city of a photo that is in data/streets too, whatever its name; None for others."""
+    """The city of a photo that is a copy of one in data/streets, under any name, or None."""
     for photo, city in _photos_by_size().get(Path(path).stat().st_size, ()):
         if filecmp.cmp(path, photo, shallow=False):
             return city

@@ -1,8 +1,8 @@
-"""Decoding picture files of every kind that people bring, or saying what is in them.
+"""Decode picture files of all common kinds, or say what else a file holds.
 
 utils.images reads photos and maps through decode_photo() and decode_map(): files' bytes become
-numpy arrays.  What no pixel depends on (texts, colour profiles, EXIF but for the orientation) is
-never looked at, and pictures too large for a small machine's memory are decoded at a reduced scale.
+numpy arrays.  What no pixel depends on is ignored (texts, colour profiles, EXIF except for the
+orientation).  Pictures too large for a small machine's memory are decoded at a reduced scale.
 """
 
 import io
@@ -37,10 +37,10 @@ _CAUSES = (
     (rb"II[*RU]|MM\0[*R]|FUJI|.{4}ftypcrx", f"it is a TIFF or a camera's raw picture; {_CONVERT}"),
     (rb"8BPS", f"it is a Photoshop file; {_CONVERT}"),
     (rb"version https://git-lfs", "it is a Git LFS pointer; run git lfs pull where it lies"),
-    (rb"\W*(!doctype )?html", f"it is a web page, and no picture; {_AGAIN}"),
+    (rb"\W*(!doctype )?html", f"it is a web page, not a picture; {_AGAIN}"),
     (rb"[^\0]*<svg", f"it is an SVG drawing; {_CONVERT}"),
-    (rb"[^\0-\x08\x0e-\x1f]+\Z", f"it is a text, and no picture; {_AGAIN}"),
-    (rb"", f"it is of no kind that is known here; {_CONVERT}, or {_AGAIN}"),
+    (rb"[^\0-\x08\x0e-\x1f]+\Z", f"it is a text, not a picture; {_AGAIN}"),
+    (rb"", f"it is of an unknown format; {_CONVERT}, or {_AGAIN}"),
 )
 
 _GREY, _RGB = 0, 2  # colour types of a PNG
@@ -169,7 +169,7 @@ def _decode(
     try:
         picture = _open(data)
         return picture, convert(picture)
-    except Exception as error:  # Pillow meets damaged bytes with many types of error
+    except Exception as error:  # damaged bytes make Pillow raise errors of many types
         raise _unreadable(source, data, error) from error
 
 
@@ -236,7 +236,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _orientation(exif: bytes, xmp: bytes) -> int:
-    """How the camera was held, 1..8 (EXIF 2.3, tag 0x0112); no other entry is looked at."""
+    """How the camera was held, 1..8 (EXIF 2.3, tag 0x0112); all other entries are ignored."""
     exif = exif.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order and len(exif) >= 10:
@@ -276,7 +276,7 @@ def _check_keeps_ids(source: str, data: bytes, picture: Image.Image, bits: int) 
     if not is_kept:
         raise ValueError(
             f"{source} holds a {picture.format} picture, expected a map of ids as PNG: JPEG and "
-            "some other formats change ids.  Save the map as PNG where it was made; to convert "
+            "some other formats change ids.  Save the map as PNG where it was made; converting "
             "this file does not bring the ids back."
         )
     if bits == 16 and not picture.mode.startswith("I"):

@@ -1,4 +1,4 @@
-"""Downloads that are whole and right, or not there: CamVid, Cityscapes, SPADE's published weights.
+"""Verified, atomic downloads: CamVid, Cityscapes, and SPADE's published weights.
 
     folder = download_camvid()          # 701 photos and their label maps, no account needed
     folder = download_cityscapes()      # two zip files; asks for the user name and the password
@@ -10,7 +10,7 @@ In a terminal, from the project's folder:
     python -m utils.downloads cityscapes --folder /some/disk/cityscapes
     python -m utils.downloads spade
 
-What stalls or is cut off goes on where it stopped, and so does a call after one that was killed.
+Stalled and interrupted downloads are resumed, also by the next call after one that was killed.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def git_tree_id(folder: str | Path, executable: Collection[str] = ()) -> str:
     """The id that git gives a folder of files, from every name and byte: 40 hexadecimal digits.
 
     Args:
-        executable: names of files with that right, which counts; not every disk can tell it.
+        executable: names of the executable files, which is part of the id; disks may not store it.
 
     Source: git's object format (git-scm.com/book/en/v2/Git-Internals-Git-Objects).
     """
@@ -95,14 +95,14 @@ def download_camvid(folder: str | Path = PROJECT / "data" / "camvid") -> Path:
     """Get CamVid's photos and label maps (the SegNet version, CC BY-NC 4.0).
 
     Every file is checked against the repository's commit, and the folder appears only when it is
-    complete; one that is there is left as it is.  What an interrupted call has is kept beside it
-    as .NAME.part, for the next call.
+    complete; an existing one is left unchanged.  What an interrupted call has downloaded is kept
+    beside it as .NAME.part, for the next call.
 
     Returns:
         folder, with train, trainannot, val, valannot, test and testannot in it.
 
     Raises:
-        FileExistsError: the folder is there but lacks parts.
+        FileExistsError: the folder exists but lacks parts.
         ConnectionError, ValueError, OSError: as download() and extract().
     """
     folder = Path(folder)
@@ -116,14 +116,14 @@ def download_camvid(folder: str | Path = PROJECT / "data" / "camvid") -> Path:
                 f"{folder} is there but lacks {', '.join(lacking)}: move it away, then call again "
                 "to download CamVid, or pass another folder."
             )
-        shutil.rmtree(work, ignore_errors=True)  # what a kill at the very end left
+        shutil.rmtree(work, ignore_errors=True)  # left by a call that was killed at its end
         return folder
     print(f"CamVid (CC BY-NC 4.0: study and research, name the source) comes from {CAMVID_URL}")
     try:
         archive = download(CAMVID_URL, work / "archive.zip")
     finally:
         with contextlib.suppress(OSError):
-            work.rmdir()  # only if nothing came
+            work.rmdir()  # succeeds only if nothing was downloaded
     shutil.rmtree(whole, ignore_errors=True)
     try:
         for name, expected in CAMVID_TREES.items():
@@ -136,7 +136,7 @@ def download_camvid(folder: str | Path = PROJECT / "data" / "camvid") -> Path:
                     f"{expected} was expected, {found} came.  It was deleted; call again later."
                 )
     except ValueError:
-        shutil.rmtree(work)  # the next call must not go on from wrong bytes
+        shutil.rmtree(work)  # the next call must not resume wrong bytes
         raise
     if folder.exists():
         folder.rmdir()  # it is empty, and Windows replaces no folder
@@ -159,7 +159,7 @@ def download_cityscapes(
     Args:
         folder: where the zip files go.
         packages: their names, as `csDownload -l` lists them.
-        username: instead of the one from the secrets or the question.
+        username: if given, neither the secrets nor the reader are asked for it.
 
     Returns:
         folder.
@@ -170,7 +170,7 @@ def download_cityscapes(
         ConnectionError, OSError: as download(), or the site does not answer as it should.
     """
     folder, packages = Path(folder), list(packages)
-    # A zip file's directory is at its end, so that one which was cut off is none.
+    # A zip file's directory is at its end, so a truncated file is not recognised as one.
     if all(zipfile.is_zipfile(folder / name) for name in packages):
         return folder
     with requests.Session() as session:
@@ -185,7 +185,7 @@ def download_cityscapes(
             )
         for name in packages:
             query = f"packageID={numbers[name]}"
-            md5 = _ask(session, f"{CITYSCAPES_SITE}/md5-sum/?{query}").text.strip()[:32]
+            md5 = _ask(session, f"{CITYSCAPES_SITE}/md5-sum/?{query}").text.strip()[:32].lower()
             if not re.fullmatch("[0-9a-fA-F]{32}", md5):
                 raise ConnectionError(f"{CITYSCAPES_SITE} sent no MD5 sum of {name}: try later.")
             url = f"{CITYSCAPES_SITE}/file-handling/?{query}"
@@ -210,7 +210,7 @@ def _log_in(session: requests.Session, username: str | None) -> None:
             "the Cityscapes site did not accept the user name or password: try them in a browser "
             f"at {CITYSCAPES_SITE}/login, and correct the secrets if this is Colab."
         )
-    if answer != 302:  # what a login that succeeds is answered with
+    if answer != 302:  # the answer to a successful login
         raise ConnectionError(f"{CITYSCAPES_SITE}/login answered {answer}: try again later.")
 
 
@@ -272,13 +272,13 @@ def download_spade_generator(
 
     It comes from the first place that has it: your mounted Google Drive, Hugging Face, Google Drive
     through gdown (if that is installed).  The file appears at path only when its keys and shapes
-    are those of a generator.  Nobody publishes its hash, so the one of the first file that came is
-    written to path.sha256, and whatever comes later is compared with it; a file that is there
-    already is checked in the same way.
+    are those of a generator.  No hash is published, so the hash of the first file is written to
+    path.sha256, and later ones are compared with it.  A file that is already there is checked in
+    the same way.
 
     Args:
-        path: where it goes.
-        source: a file that you have, to be copied from there instead.
+        path: where to put it.
+        source: your own copy of the file, to use instead of a download.
 
     Returns:
         path, for spade.load_generator.
@@ -307,7 +307,7 @@ def download_spade_generator(
             _take_generator(path, place, fetch)
             return path
         except (ConnectionError, ValueError) as error:
-            print(f"    not had: {error}")
+            print(f"    failed: {error}")
     raise ConnectionError(
         f"None of {len(places)} places had the published SPADE generator (see above).  Open "
         f"{SPADE_PAGE} in a browser, download the file, and put it at {path}, or call "
@@ -332,16 +332,16 @@ def _take_generator(path: Path, place: str, fetch: Callable[[Path], object]) -> 
 
 
 def _check_generator(candidate: Path, path: Path) -> None:
-    """Raise ValueError unless candidate is a generator, and the one that path once was."""
-    from spade import load_generator  # takes seconds, which the other downloads need not wait for
+    """Raise ValueError unless candidate is a generator, and the same as the first one at path."""
+    from spade import load_generator  # here, because the import takes seconds
 
     record = path.with_name(path.name + ".sha256")
     if record.is_file():
         expected = record.read_bytes()[:64].decode("ascii", "replace")
-        difference = hash_difference(candidate, {"sha256": expected})
+        difference = hash_difference(candidate, "sha256", expected)
         if difference:
             raise ValueError(
-                f"{candidate} is another file than the first that came, by {record}: {difference}. "
+                f"{candidate} is not the file that came first, by {record}: {difference}. "
                 f"If you want this one, delete {record} (and {path}, if it is there), then call "
                 "again."
             )
@@ -365,7 +365,7 @@ def _download_with_gdown(candidate: Path) -> None:
         raise ConnectionError("gdown is not installed: pip install gdown") from error
     try:
         gdown.download(id=SPADE_DRIVE_ID, output=str(candidate), quiet=True)
-    # Each version of gdown raises other errors, and requests' come through.
+    # gdown's errors differ from version to version, and those of requests pass through.
     except Exception as error:
         raise ConnectionError(f"gdown: {' '.join(str(error).split())}") from error
     if not candidate.is_file():  # versions before 6 say nothing when they have failed

@@ -1,4 +1,4 @@
-"""How alike two maps of one street are, what chance would give, and what many rounds do to it.
+"""Compare two maps of a street: how far they agree, by chance too, and after many rounds.
 
 comparison = compare(first_ids, second_ids)             # maps before and after SPADE
 maps = maps_by_round(pipeline, image_u8, rounds=10)     # (11, B, H, W)
@@ -59,7 +59,7 @@ def compare(first_ids: Tensor, second_ids: Tensor) -> MapComparison:
 
 
 def controls(label_ids: Tensor, seed: int = 0) -> dict[str, Tensor]:
-    """Maps that owe nothing to a scene: what they agree on with it is chance.
+    """Control maps, whose agreement with a scene's map is due to chance.
 
     Args:
         label_ids: (B, H, W), maps of at least two scenes.
@@ -84,11 +84,11 @@ def agreement_by_distance(first_ids: Tensor, second_ids: Tensor, furthest: int =
 
     Args:
         first_ids, second_ids: (B, H, W) label ids.
-        furthest: the last distance that is told from those beyond, in pixels along each axis.
+        furthest: the largest distance with an entry of its own, in pixels along each axis.
 
     Returns:
         (furthest + 1, B) float: entry d for the pixels at distance d, 0 being those on an outline,
-        the last for all pixels that are at least so far; NaN where a scene has none of them.
+        the last for all pixels at least that far away; NaN where a scene has no such pixels.
     """
     same = (first_ids == second_ids).float()
     within = instance_edges(first_ids.int())  # (B, H, W), grows with the distance
@@ -149,14 +149,13 @@ def class_shares(label_ids: Tensor) -> Tensor:
 
 
 def died_out(shares: Tensor, left: float = 0.1) -> dict[str, float]:
-    """The classes of which less than a part is left after the last round.
+    """The classes that end with less than `left` times their first share of the pixels.
 
     Args:
         shares: (R, 34), as class_shares() gives them for the maps of all rounds.
-        left: that part, of the share that a class had at the start.
 
     Returns:
-        name -> the part that is left, 0..1; the class that had the largest share comes first.
+        name -> last share / first share; the class with the largest first share comes first.
     """
     start, end = shares[0], shares[-1]
     by_share = start.argsort(descending=True, stable=True).tolist()

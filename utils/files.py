@@ -1,4 +1,4 @@
-"""Files that are there whole, or not at all, and what the machine has to make them with."""
+"""Atomic file writes, free disk space, and the number of usable cores."""
 
 import contextlib
 import errno
@@ -13,7 +13,7 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[1]  # the folder of the README
 # What was trained here.  Tests, and the tool that writes the notebooks, look at an empty folder.
 RUNS = Path(os.environ.get("COURSE_RUNS", PROJECT / "runs"))
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # the second: of what one user may fill
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # the second: the user's quota is used up
 
 
 def usable_cores() -> int:
@@ -42,11 +42,11 @@ def write_atomically(
 ) -> None:
     """Call write(temporary path) and move the result to path; the folder is made.
 
-    An error, or a kill, leaves what was at path before as it was.
+    After an error or a kill, path holds what it held before.
 
     Args:
-        sole_writer: nobody else writes to path meanwhile.  The temporary file then has always the
-            same name, so what a kill has left of it is used up by the next call: for large files.
+        sole_writer: no other process writes to path.  The temporary file's name is then fixed, and
+            the next call overwrites what a killed one left: for large files.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,11 +65,11 @@ def write_atomically(
 
 @contextlib.contextmanager
 def copy_may_fail(path: str | Path) -> Iterator[None]:
-    """Inside, a copy of something is saved to path: an OSError becomes a warning, and work goes on.
+    """Turn an OSError inside into a warning that path was not saved.
 
-    For what is shown or kept elsewhere, too: a figure, a preview.
+    For copies of what is also shown, or kept elsewhere: a figure, a preview.
     """
     try:
         yield
     except OSError as error:
-        warnings.warn(f"{path} was not saved, all else goes on: {error}", stacklevel=3)
+        warnings.warn(f"{path} was not saved, everything else continues: {error}", stacklevel=3)

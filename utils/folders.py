@@ -8,7 +8,7 @@ from utils.archives import ZippedFile, zipped_files
 from utils.meanings import MEANINGS
 
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp")
-_OTHER_ENDINGS = tuple(  # they are named, and not read
+_OTHER_ENDINGS = tuple(  # of pictures that are named in a warning, and not read
     ".heic .heif .hif .avif .jxl .jp2 .j2k .bmp .gif .apng .tif .tiff .tga .psd .svg .dng .cr2 "
     ".cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 .raf .pef .srw .x3f .3fr .iiq .kdc .raw".split()
 )
@@ -23,7 +23,7 @@ COLUMNS = {"photo", "width", "height", "split", "city", "time_of_day", "labels"}
 
 
 def file_identity(source: Path | ZippedFile) -> tuple[int, int]:
-    """What changes when the file does; reading 11 GB to hash them would take minutes."""
+    """Size and time (or checksum), which change with the file; hashing 11 GB takes minutes."""
     if isinstance(source, ZippedFile):
         return (source.size, source.crc)
     status = source.stat()

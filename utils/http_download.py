@@ -1,4 +1,4 @@
-"""Files over HTTP that are whole and right, or not there; interrupted downloads are resumed."""
+"""Verified, atomic downloads over HTTP; interrupted ones are resumed."""
 
 import contextlib
 import functools
@@ -20,7 +20,7 @@ PAUSE = 1.0  # seconds before the second attempt; doubled for each further one
 
 
 class _Interrupted(Exception):
-    """The file did not come whole, and another attempt may help."""
+    """The file is incomplete, and another attempt may help."""
 
 
 _WORTH_ANOTHER_ATTEMPT = (
@@ -35,23 +35,22 @@ def download(
     url: str,
     path: str | Path,
     *,
-    sha256: str | None = None,
     md5: str | None = None,
     session: requests.Session | None = None,
     attempts: int = 5,
     timeout: float = 30,
 ) -> Path:
-    """Download one file to path, where it appears only when it is whole and right.
+    """Download one file to path, where it appears only when it is complete and verified.
 
-    Until then it grows beside path as .NAME.part, from which a later call goes on where the server
-    can (HTTP Range).  Without a hash only the length is checked, and such a part is taken for the
-    start of the same file.  A path that is there is kept if its hash fits, or none is known.
+    Until then it grows beside path as .NAME.part, which a later call resumes if the server supports
+    HTTP Range.  Without a hash only the length is checked, and the part is assumed to be of the
+    same file.  An existing file is kept if its hash fits, or none is known.
 
     Args:
         url, path: from where, and the file's final name; its folder is made.
-        sha256, md5: hexadecimal; give one if it is known.
-        session: for a site where one has logged in.
-        attempts: how many in a row may bring nothing new.
+        md5: hexadecimal, if it is known.
+        session: one that is logged in, where a site asks for it.
+        attempts: how many attempts in a row may bring nothing new.
         timeout: seconds without a byte after which the connection counts as stalled.
 
     Raises:
@@ -60,8 +59,7 @@ def download(
         OSError: the disk has too little room.
     """
     path = Path(path)
-    hashes = {name: value.lower() for name, value in (("sha256", sha256), ("md5", md5)) if value}
-    if path.is_file() and not hash_difference(path, hashes):
+    if path.is_file() and not hash_difference(path, "md5", md5):
         return path
     part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +67,7 @@ def download(
     with own as session:
         for is_second_try in (False, True):
             resumed = _fetch(session, url, part, attempts, timeout)
-            difference = hash_difference(part, hashes)
+            difference = hash_difference(part, "md5", md5)
             if not difference:
                 os.replace(part, path)
                 return path
@@ -83,7 +81,7 @@ def download(
 
 
 def _fetch(session, url: str, part: Path, attempts: int, timeout: float) -> bool:
-    """Let part grow until it is whole; True if it was pieced together."""
+    """Download until part is complete -> whether it was resumed."""
     largest, failures, resumed = size_of(part), 0, False
     while True:
         resumed = resumed or size_of(part) > 0
@@ -96,23 +94,23 @@ def _fetch(session, url: str, part: Path, attempts: int, timeout: float) -> bool
             largest = max(largest, size)
             if failures >= attempts:
                 raise ConnectionError(
-                    f"{url} did not come whole: {attempts} attempts in a row brought nothing new "
+                    f"{url} is still incomplete: {attempts} attempts in a row brought nothing new "
                     f"({error}).  Check the network and call again: {size} bytes are kept in "
-                    f"{part}, and it goes on from there."
+                    f"{part}, and the download continues from there."
                 ) from error
         time.sleep(min(PAUSE * 2 ** max(failures - 1, 0), 30))
 
 
 def _fetch_once(session, url: str, part: Path, timeout: float) -> None:
-    """One request, for what part still lacks or, where the server knows no Range, for all."""
+    """One request for the bytes that part lacks, or for all if the server knows no Range."""
     have = size_of(part)
-    # Unpacking on the way would make lengths and ranges those of another file.
+    # With compression, lengths and ranges would not be those of the file.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with session.get(url, headers=headers, stream=True, timeout=timeout) as response:
         status = response.status_code
         start, total = _range(response)
         if status == 416 and have and total == have:
-            return  # killed between the last byte and the final name
+            return  # complete: an earlier call was killed before it renamed the file
         if (status == 416 and have) or (status == 206 and start != have):
             part.unlink()
             raise _Interrupted(f"the server does not go on at byte {have}")
@@ -120,15 +118,15 @@ def _fetch_once(session, url: str, part: Path, timeout: float) -> None:
             raise _Interrupted(f"the server answered {status} {response.reason}")
         if status not in (200, 206):
             raise ConnectionError(
-                f"{url} cannot be had: the server answered {status} {response.reason}.  Check the "
-                "address (404), or whether your account or network may have the file (401, 403)."
+                f"{url} is not available: the server answered {status} {response.reason}.  Check "
+                "the address (404), or if your account or network may have the file (401, 403)."
             )
         blocks = response.iter_content(BLOCK)
         first = next(blocks, b"")
         _refuse_web_page(url, response, first, is_start=status == 200)
         have = have if status == 206 else 0
         if total is not None:
-            # What is there goes on or is written over.
+            # The bytes of part are kept or overwritten.
             check_room(part.parent, total - size_of(part))
         try:
             bar = progress(None, "downloading", total, have, unit="B")
@@ -175,13 +173,10 @@ def size_of(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def hash_difference(path: Path, hashes: dict[str, str]) -> str:
-    """How path's hashes differ from the expected ones, in words; "" if they do not."""
-    for name, expected in hashes.items():
-        found = hash_of(path, name)
-        if found != expected:
-            return f"{name} {expected} was expected, {found} came"
-    return ""
+def hash_difference(path: Path, name: str, expected: str | None) -> str:
+    """How the hash of that name differs from the expected one, in words; "" if it does not."""
+    found = hash_of(path, name) if expected else None
+    return f"{name} {expected} was expected, {found} came" if found != expected else ""
 
 
 def hash_of(path: Path, name: str) -> str:

@@ -28,7 +28,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def pm1_to_u8(image_pm1: torch.Tensor) -> torch.Tensor:
-    """image_pm1 (..., 3, H, W) float -> image_u8 of the same shape; beyond -1..1 is cut."""
+    """image_pm1 (..., 3, H, W) float -> image_u8 of the same shape, clipped to 0..255."""
     return ((image_pm1.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -43,7 +43,7 @@ def u8_to_imagenet(
     std: tuple[float, float, float] = IMAGENET_STD,
 ) -> torch.Tensor:
     """image_u8 (..., 3, H, W) -> float32 of the same shape, (image_u8 / 255 - mean) / std."""
-    # Not torchvision's normalize(): it would send the six numbers each time, and wait for the GPU.
+    # Not torchvision's normalize(): each call would copy the six numbers, and wait for the GPU.
     mean, std = (
         constant(tuple(((255 * value,),) for value in values), image_u8.device)  # (3, 1, 1)
         for values in (mean, std)
@@ -70,8 +70,8 @@ def read_image(path: str | Path | ZippedFile) -> torch.Tensor:
     RGB; what is transparent becomes white.  A photo of more than 65 megapixels is read at a reduced
     scale, if its format allows that.
 
-    Raises FileNotFoundError if there is no such file, ValueError if it is no complete picture, or
-    has more than 120 megapixels and is no JPEG.
+    Raises FileNotFoundError if there is no such file, ValueError if it is not a complete picture,
+    or has more than 120 megapixels and is not a JPEG.
     """
     rows = decode_photo(_read_bytes(path), str(path))
     # Not made contiguous: that would take longer than resizing does, which does not need it.
@@ -117,8 +117,8 @@ def crop_to_aspect(image: torch.Tensor, size: tuple[int, int], at: float = 0.5) 
 
     Args:
         size: (width, height); only their ratio counts.  480x360 for a 2:1 size: rows 60..300.
-        at: where it lies if the picture is wider: 0 at the left end, 0.5 in the middle, 1 at the
-            right end.  Of a picture that is higher it is the middle rows.
+        at: where the crop lies in a picture that is wider: 0 at the left end, 0.5 in the middle, 1
+            at the right end.  From a picture that is higher, the middle rows are taken.
     """
     height, width = image.shape[-2:]
     crop_width = min(width, max(1, round(height * size[0] / size[1])))
@@ -153,7 +153,7 @@ def _under_centres(length: int, new_length: int) -> torch.Tensor:
     """Which of length pixels lie under the centres of new_length ones -> (new_length,) int64."""
     steps = torch.full((new_length,), length / new_length, dtype=torch.float64)
     steps[0] /= 2
-    # Added up as Pillow does, whose rounding decides where a centre lies between two pixels.
+    # Summed as in Pillow, whose rounding decides where a centre lies between two pixels.
     return steps.cumsum(0).long()
 
 
@@ -168,7 +168,7 @@ def read_photo(path: str | Path, size: tuple[int, int]) -> torch.Tensor:
 def save_image(image_u8: torch.Tensor, path: str | Path) -> Path:
     """Write image_u8 (3, H, W) as path's ending says (.png, .jpg), or a map (H, W) uint8 (.png).
 
-    The folder is made; the file appears whole or not at all.
+    The folder is made, and the file is written atomically.
     """
     kind = _check_picture(image_u8, path)
     array = image_u8.cpu().movedim(0, -1).numpy() if image_u8.dim() == 3 else image_u8.cpu().numpy()
@@ -180,7 +180,7 @@ def save_image(image_u8: torch.Tensor, path: str | Path) -> Path:
 
 
 def _check_picture(image_u8: torch.Tensor, path: str | Path) -> str:
-    """Whether that can be saved under this name -> the file format's name."""
+    """Raise ValueError if this can't be saved under that name -> the name of the file format."""
     if image_u8.dtype != torch.uint8 or not (
         image_u8.dim() == 2 or (image_u8.dim() == 3 and len(image_u8) == 3)
     ):
@@ -197,92 +197,56 @@ def _check_picture(image_u8: torch.Tensor, path: str | Path) -> str:
 
 
 class ImageWriter:
-    """Saves pictures in the background, while the next ones are made.
+    """Saves pictures in background threads, while the next ones are made.
 
         with ImageWriter() as writer:
             for name, image_u8 in ...:
                 writer.save(image_u8, folder / f"{name}.png")
 
-    Compressing is done outside of Python's lock, so threads use all cores.  save() waits once
-    `waiting` pictures have not been written, so memory stays bounded.
-
-    What a writer can't write is kept in `failed`, as (picture, path), and everything else is
-    written: the next save(), or the end of the with block, raises the first error, and retry()
-    hands the failed pictures in again.
+    Compression runs outside of Python's lock, so the threads use all cores.  A picture that can't
+    be written stops no other: the end of the with block raises the first error.
 
     Args:
-        threads: how many pictures are compressed at a time; by default one a core.
-        waiting: how many pictures may wait, those being compressed included.
+        waiting: save() blocks while this many pictures are not written yet, which bounds memory.
+
+    Attributes:
+        errors: path -> why that picture could not be written; complete after wait().
     """
 
-    def __init__(self, threads: int | None = None, waiting: int = 64):
-        if waiting < 1:
-            raise ValueError(f"waiting is {waiting}: at least one picture must be allowed to wait.")
-        self.failed: list[tuple[torch.Tensor, Path]] = []
-        self._error: Exception | None = None
+    def __init__(self, waiting: int = 64):
+        self.errors: dict[Path, Exception] = {}
         self._room = threading.BoundedSemaphore(waiting)
-        self._count = threads or usable_cores()
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads = ThreadPoolExecutor(usable_cores(), "image writer")
 
     def save(self, image_u8: torch.Tensor, path: str | Path) -> None:
-        """Have a picture written as save_image() does; it is copied, so it may be changed after.
+        """Write a picture as save_image() does; it is copied, so it may be changed after.
 
-        Raises:
-            ValueError: what save_image() would refuse; it is not taken.
-            OSError: an earlier picture could not be written; this one has been taken.
+        Raises ValueError, at once, for what save_image() would refuse.
         """
         _check_picture(image_u8, path)
-        self._hand_in(image_u8.detach().to("cpu", copy=True), Path(path))
-        self._raise_error()
-
-    def retry(self) -> None:
-        """Hand in again what could not be written: after making room on the disk, say.
-
-        Followed by close(), if the with block has ended.
-        """
-        failed, self.failed = self.failed, []
-        for image_u8, path in failed:
-            self._hand_in(image_u8, path)
-
-    def close(self) -> None:
-        """Wait until all is written, and raise the first error that save() has not raised."""
-        self._wait()
-        self._raise_error()
-
-    def _wait(self) -> None:
-        if self._threads is not None:
-            self._threads.shutdown(wait=True)
-            self._threads = None
-
-    def _hand_in(self, image_u8: torch.Tensor, path: Path) -> None:
         self._room.acquire()
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._count, "image writer")
-        self._threads.submit(self._write, image_u8, path)
+        self._threads.submit(self._write, image_u8.detach().to("cpu", copy=True), Path(path))
+
+    def wait(self) -> None:
+        """Return when everything is written; save() can't be called any more."""
+        self._threads.shutdown()
 
     def _write(self, image_u8: torch.Tensor, path: Path) -> None:
         try:
             save_image(image_u8, path)
-        except Exception as error:
-            self.failed.append((image_u8, path))
-            self._error = self._error or error
+        except Exception as error:  # of any type: it is raised where the user sees it
+            self.errors[path] = error
         finally:
             self._room.release()
-
-    def _raise_error(self) -> None:
-        error, self._error = self._error, None
-        if error is not None:
-            raise OSError(
-                f"A picture could not be saved ({error}); all others are written.  What failed "
-                f"({len(self.failed)} so far) is kept in ImageWriter.failed: make room or correct "
-                "the folder, then call retry() and close()."
-            ) from error
 
     def __enter__(self) -> "ImageWriter":
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
-        if error is None:
-            self.close()
-        else:  # what was handed in is written all the same, and the first error is the one to see
-            self._wait()
+        self.wait()
+        if self.errors and error is None:  # else the error of the with block is the one to see
+            path, first = next(iter(self.errors.items()))
+            raise OSError(
+                f"{path} could not be saved ({first}), {len(self.errors)} pictures in all; the "
+                "others are written.  Make room, or correct the folder, and save these again."
+            ) from first

@@ -19,7 +19,6 @@ NAMES = tuple(label.name for label in LABELS)  # NAMES[7] == "road"
 ID = {label.name: label.id for label in LABELS}  # ID["road"] == 7
 COLORS = torch.tensor([label.color for label in LABELS], dtype=torch.uint8)  # (34, 3) RGB
 CATEGORIES = torch.tensor([label.categoryId for label in LABELS])  # (34,): 0 void ... 7 vehicle
-THING_IDS = tuple(label.id for label in LABELS if label.hasInstances)  # 24..33: person .. bicycle
 
 NUM_LABELS = len(LABELS)  # 34: the ids 0..33
 IGNORED = 255  # the train id of every class that the benchmark does not score
@@ -69,19 +68,25 @@ _RARE_LOW_IDS = torch.tensor([0, 1, 2, 3, 4, 5, 6, 9, 10])
 _MEANING = "expected Cityscapes label ids 0..33"
 
 
-def check_label_ids(
-    label_ids: torch.Tensor, source: str = "the label map", trusted: bool = False
-) -> None:
+def check_label_ids(label_ids: torch.Tensor, source: str = "the label map") -> None:
     """Raise ValueError, in words, if this is no map of label ids.
+
+    Recognises maps in colours, maps of train ids, and maps that hold 255 ("ignored").
 
     Args:
         label_ids: what should be an (H, W) or (B, H, W) integer tensor with values 0..33.
         source: how the message names it, for example the file it came from.
-        trusted: label ids for sure, and not suspected of being train ids, as a network's output or
-            the maps of Cityscapes' test split, which hold nothing but void, might be.
-
-    Recognises maps in colours, maps of train ids, and maps that hold 255 ("ignored").
     """
+    if _looks_like_train_ids(label_ids):
+        raise ValueError(
+            f"{source} looks like train ids (0..18, 255 = ignored), {_MEANING}: use the "
+            "*_labelIds.png file, or convert it with utils.labels.train_ids_to_label_ids()."
+        )
+    check_id_values(label_ids, source)
+
+
+def check_id_values(label_ids: torch.Tensor, source: str = "the label map") -> None:
+    """check_label_ids() for maps that may look like train ids and are none: a network's output."""
     shape = tuple(label_ids.shape)
     if label_ids.is_floating_point() or label_ids.dtype == torch.bool:
         raise ValueError(
@@ -101,11 +106,6 @@ def check_label_ids(
         )
     if len(shape) not in (2, 3):
         raise ValueError(f"{source} has shape {shape}, {_MEANING} in a shape (H, W) or (B, H, W).")
-    if low >= 0 and not trusted and _looks_like_train_ids(label_ids, high):
-        raise ValueError(
-            f"{source} looks like train ids (0..18, 255 = ignored), {_MEANING}: use the "
-            "*_labelIds.png file, or convert it with utils.labels.train_ids_to_label_ids()."
-        )
     if low >= 0 and high < NUM_LABELS:
         return
     if high == 255:
@@ -119,14 +119,18 @@ def check_label_ids(
     )
 
 
-def _looks_like_train_ids(label_ids: torch.Tensor, high: int) -> bool:
-    """No id above 18 but 255, and ids that are void or rare as label ids fill half of the map.
+def _looks_like_train_ids(label_ids: torch.Tensor) -> bool:
+    """Whether no id but 255 is above 18, and ids that are void or rare as label ids fill half.
 
     A real map of label ids holds vegetation (21), sky (23) or cars (26); one of train ids holds
     road (0), building (2) and sky (10), which as label ids are void, border and rail track.
     """
+    if label_ids.is_floating_point() or label_ids.dim() not in (2, 3):
+        return False
+    if not bool(((label_ids < NUM_TRAIN_IDS) | (label_ids == IGNORED)).all()):
+        return False
     values = label_ids.flatten().long()
-    if high > IGNORED or bool(((values >= NUM_TRAIN_IDS) & (values != IGNORED)).any()):
+    if bool((values < 0).any()):
         return False
     counts = torch.bincount(values, minlength=IGNORED + 1)
     rare = counts[_RARE_LOW_IDS]
@@ -270,6 +274,13 @@ def _from_palette(codes: torch.Tensor, palette: dict[int, int]) -> torch.Tensor:
     place = torch.searchsorted(known, codes.contiguous()).clamp_(max=len(known) - 1)
     label_ids = torch.tensor([palette[code] for code in known.tolist()], dtype=torch.uint8)
     return label_ids[place].masked_fill_(known[place] != codes, IGNORED)
+
+
+def label_counts(label_ids: torch.Tensor) -> dict[int, int]:
+    """{label id: how many pixels have it} for the labels that occur in maps, most pixels first."""
+    counts = torch.bincount(label_ids.flatten().long(), minlength=NUM_LABELS)
+    order = counts.argsort(descending=True, stable=True).tolist()
+    return {label: int(counts[label]) for label in order if counts[label]}
 
 
 def _look_up(table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@
     score.update(predicted_ids, true_ids)
     print(score.compute())
 
-BoundaryScore() is used alike and says how well the outlines fit.
+BoundaryScore() is used in the same way and says how well the outlines fit.
 """
 
 import math
@@ -16,7 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from utils.labels import BENCHMARK_IDS, NAMES, NUM_LABELS, check_label_ids, instance_edges
+from utils.labels import (
+    BENCHMARK_IDS,
+    NAMES,
+    NUM_LABELS,
+    check_id_values,
+    check_label_ids,
+    instance_edges,
+)
 from utils.meanings import as_named_by
 
 
@@ -123,8 +130,8 @@ class BoundaryScore:
     reverse.  Pixels whose true label the benchmark does not score are left out.
 
     Args:
-        tolerance: what is near, in pixels along each axis; None is 0.75 % of the diagonal, rounded,
-            and at least 1.
+        tolerance: how far is near, in pixels along each axis; None is 0.75 % of the diagonal,
+            rounded, and at least 1.
 
     Source: Csurka et al., "What is a good evaluation measure for semantic segmentation?",
     BMVC 2013; there the F-score is taken of each picture, here of the whole set.
@@ -181,7 +188,7 @@ def _by_name(values: Tensor, occurs: Tensor) -> dict[str, float]:
 
 
 def _widened(mask: Tensor, reach: int) -> Tensor:
-    """(B, H, W) bool -> True wherever the mask is within so many pixels along each axis."""
+    """(B, H, W) bool -> True where the mask is at most `reach` pixels away along each axis."""
     return F.max_pool2d(mask.half(), 2 * reach + 1, stride=1, padding=reach) > 0
 
 
@@ -191,5 +198,5 @@ def _check_pair(predicted_ids: Tensor, true_ids: Tensor) -> None:
             f"The prediction has shape {tuple(predicted_ids.shape)}, the truth "
             f"{tuple(true_ids.shape)}: expected the same."
         )
-    check_label_ids(predicted_ids, "the prediction", trusted=True)
+    check_id_values(predicted_ids, "the prediction")
     check_label_ids(true_ids, "the truth")

@@ -1,15 +1,15 @@
-"""A folder of photos through the pipeline, as often interrupted as need be, and a page to look at.
+"""Run a folder of photos through the pipeline: resumable, with an HTML page of the results.
 
     report = run_folder(pipeline, "my photos", "out/my photos")
 
-From a shell, where the same command goes on after an interruption:
+From a shell, where the same command continues after an interruption:
 
     python -m utils.photo_folder PHOTOS --out DIR
 
-Unless it is told otherwise, the command takes the two bundled networks that were trained on real
-photos.  In the output folder, each photo has one file under its own name in each of FOLDERS, and a
-line in results.jsonl as soon as all of these are on the disk.  The next call does the photos
-without one.
+By default the command takes the two bundled networks that were trained on real photos.  In the
+output folder, each photo has one file under its own name in each of FOLDERS, and a line in
+results.jsonl as soon as all of these are on the disk.  The next call processes the photos that have
+no line.
 """
 
 import argparse
@@ -34,10 +34,9 @@ from utils.credits import CREDITS, city_of
 from utils.engine import Run
 from utils.files import DISK_FULL, disk_full, usable_cores, write_atomically
 from utils.folders import file_identity
-from utils.images import read_photo, save_image
+from utils.images import ImageWriter, read_photo
 from utils.labels import BENCHMARK_IDS, COLORS, NAMES, label_ids_to_colors
 from utils.pipeline import (
-    MEAN_STYLE,
     PHOTO_STYLE,
     PRECISIONS,
     Pipeline,
@@ -48,7 +47,7 @@ from utils.progress import progress
 from utils.scenes import open_photos
 from utils.weights import OWN_LICENCE
 
-# All of them PNG: what the network saw in a generated photo can be seen in the saved one, too.
+# All PNG, which is lossless: the second map is what the network sees in the saved photo, too.
 FOLDERS = {
     "photos": "the photo, turned upright, its middle cut out and resized",
     "maps": "the map that the network sees in it, in the Cityscapes colours",
@@ -57,7 +56,7 @@ FOLDERS = {
     "second_maps": "the map that the network sees in the generated photo, in colours",
     "second_label_ids": "the same map as label ids",
 }
-SHOWN = ("photos", "maps", "generated", "second_maps")  # on the page; a map's ids are all but black
+SHOWN = ("photos", "maps", "generated", "second_maps")  # on the page; maps of ids look black
 PAGE = "index.html"
 PAGE_SECONDS = 10  # between two versions of the page while the work goes on
 LONGEST_NAME = 251  # bytes; with .png 255, which most file systems allow
@@ -69,7 +68,7 @@ class Record:
 
     Attributes:
         photo: the name of its file.
-        identity: what changes when that file does.
+        identity: its file's size and time of modification.
         name: the name of its results in FOLDERS, without .png.
         agreement: share of the pixels with the same label in both maps.
         city: of a photo that came with the project, for CREDITS; None for all others.
@@ -91,7 +90,7 @@ class FolderReport:
 
     Attributes:
         records: one a photo that is done, now or earlier, by the name of its file.
-        new: how many of them were done by this call, in so many seconds.
+        new, seconds: how many of them this call has done, and how long it took.
         unreadable: file name -> a sentence that names the file and says why it was skipped: it
             can't be read, or its results can't be written.
         page: the page to open in a browser.
@@ -118,10 +117,10 @@ def run_folder(
 ) -> FolderReport:
     """Photo -> map -> photo -> map for a whole folder, with a progress bar.
 
-    May be killed at any time: the same call goes on, does nothing twice that is on the disk, and
-    leaves no half-written file.  A photo that has changed since is done again; results of photos
-    that are not there any more stay.  One that can't be read, or whose results can't be written, is
-    skipped.  One call at a time for one output folder.
+    It may be killed at any time: the same call continues, repeats nothing that is on the disk, and
+    leaves no half-written file.  A photo that has changed is done again; results of photos that
+    were removed stay.  A photo that can't be read, or whose results can't be written, is skipped.
+    Only one call at a time may write to an output folder.
 
     Args:
         photos: a folder of JPEG, PNG or WebP files of any size, or one such file; never changed.
@@ -133,7 +132,7 @@ def run_folder(
         ValueError: it holds no photo, it lies in the output folder, or the results that are in the
             output folder were made with other networks or settings.
         OSError: the disk is full, or out can't be written to; what was written stays, and the next
-            call goes on.
+            call continues.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}: expected 1 or more.")
@@ -177,7 +176,7 @@ def run_folder(
 
 def settings_of(pipeline: Pipeline) -> dict[str, str]:
     """What the results depend on: hashes of the weights and of the style, size, precision."""
-    style = MEAN_STYLE if pipeline.z is None else _hash({"z": pipeline.z})
+    style = "mean" if pipeline.z is None else _hash({"z": pipeline.z})
     if pipeline.encoder is not None:
         style = f"{PHOTO_STYLE} {_hash(pipeline.encoder.state_dict())}, {style} without one"
     return {
@@ -190,7 +189,7 @@ def settings_of(pipeline: Pipeline) -> dict[str, str]:
 
 
 def _hash(tensors: dict[str, Tensor]) -> str:
-    """The same for the same numbers under the same names, on any device."""
+    """A checksum of the names and numbers, the same on any device."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         numbers = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
@@ -200,7 +199,7 @@ def _hash(tensors: dict[str, Tensor]) -> str:
 
 
 def _open_results(run: Run) -> dict[str, Record]:
-    """The records of an output folder, by photo; the folder is made, or cleared of loose ends.
+    """The records of an output folder, by photo.  It is made, or leftovers of a kill are deleted.
 
     Raises ValueError if they were made with other settings, OSError if out can't be written to.
     """
@@ -208,8 +207,8 @@ def _open_results(run: Run) -> dict[str, Record]:
         records = [Record(**item) for item in run.items()]
         for folder in (run.folder, *(run.folder / name for name in FOLDERS)):
             folder.mkdir(parents=True, exist_ok=True)
-            for loose_end in folder.glob(".*.part"):
-                loose_end.unlink()
+            for leftover in folder.glob(".*.part"):
+                leftover.unlink()
     except OSError as error:
         raise _not_writable(run.folder, error) from error
     return {record.photo: record for record in records}
@@ -222,7 +221,7 @@ def _is_done(record: Record | None, path: Path, out: Path) -> bool:
             and record.identity == list(file_identity(path))
             and all(file.is_file() for file in record.files(out))
         )
-    except OSError:  # it will be told when the photo is read, or its results are written
+    except OSError:  # reported when the photo is read, or its results are written
         return False
 
 
@@ -239,7 +238,7 @@ class _Photo:
 def _batches(
     paths: Sequence[Path], size: tuple[int, int], batch_size: int, unreadable: dict[str, str]
 ) -> Iterator[list[_Photo]]:
-    """The photos that can be read, so many at a time; why one can't goes into unreadable."""
+    """The readable photos in batches; why a photo can't be read goes into unreadable."""
     batch = []
     for path, reading in _read_ahead(paths, size, 2 * batch_size):
         try:
@@ -254,7 +253,7 @@ def _batches(
 
 
 def _read_ahead(paths: Sequence[Path], size: tuple[int, int], ahead: int) -> Iterator[tuple]:
-    """(path, future of its _Photo): photos are decoded while those before them are worked on."""
+    """(path, future of its _Photo): decodes photos while earlier ones are processed."""
     waiting = deque()
     with ThreadPoolExecutor(usable_cores(), "photo reader") as readers:
         for path in paths:
@@ -276,9 +275,9 @@ def _run_batch(
     records: dict[str, Record],
     unreadable: dict[str, str],
 ) -> list[Record]:
-    """All pictures of a batch on the disk -> the records that say so, without what is unreadable.
+    """Process a batch and write its pictures -> the records of the photos that are done.
 
-    Raises OSError if it is not about one photo: the disk is full, or can't be written to.
+    Raises OSError for what concerns all photos: the disk is full, or can't be written to.
     """
     result = pipeline.run(torch.stack([photo.image_u8 for photo in batch]))
     shares = agreement(result.label_ids, result.generated_label_ids).tolist()
@@ -291,22 +290,25 @@ def _run_batch(
         result.generated_label_ids,
     )
     taken = {record.name.lower(): record.photo for record in records.values()}
-    done, writing = [], []
-    with ThreadPoolExecutor(usable_cores(), "picture writer") as writers:
+    writer, written = ImageWriter(), []
+    try:
         for photo, share, *stages in zip(batch, shares, *(stage.cpu() for stage in pictures)):
             name = _result_name(photo.path, taken)
             city = city_of(photo.path)
             record = Record(photo.path.name, photo.identity, name, round(share, 4), city)
-            files = [writers.submit(save_image, *x) for x in zip(stages, record.files(out))]
-            writing.append((photo.path, record, files))
-    for path, record, files in writing:
-        try:
-            for file in files:
-                file.result()
+            written.append((photo.path, record))
+            for stage, file in zip(stages, record.files(out)):
+                writer.save(stage, file)
+    finally:
+        writer.wait()
+    done = []
+    for path, record in written:
+        error = next(filter(None, map(writer.errors.get, record.files(out))), None)
+        if error is None:
             done.append(record)
-        except (OSError, ValueError) as error:
-            if getattr(error, "errno", None) in DISK_FULL:
-                raise disk_full(out, None, "; the same call goes on") from error
+        elif getattr(error, "errno", None) in DISK_FULL:
+            raise disk_full(out, None, "; the same call continues") from error
+        else:
             _check_writable(out)
             unreadable[path.name] = (
                 f"{path} was skipped: its results can't be written ({error}); rename the photo."
@@ -356,7 +358,7 @@ def _write_page(
     terms: Sequence[str] = (),
 ) -> None:
     page = _PAGE.format(
-        ratio=f"{size[0]} / {size[1]}",  # known before a picture is loaded, so nothing jumps
+        ratio=f"{size[0]} / {size[1]}",  # known before pictures are loaded: nothing jumps
         summary=f"{len(records)} photos; {_mean_agreement(records)}.",
         skipped="".join(f"<li>{html.escape(message)}</li>" for message in unreadable.values()),
         legend="".join(_legend(label) for label in BENCHMARK_IDS),
@@ -364,7 +366,7 @@ def _write_page(
         rows="\n".join(_row(records[photo]) for photo in sorted(records)),
         licences="".join(f"<p>{line}</p>" for line in (*_share_alike(records), *terms)),
     )
-    # A name from an old archive may hold bytes that are no letter of UTF-8.
+    # A name from an old archive may hold bytes that are not valid UTF-8.
     data = page.encode("utf-8", errors="replace")
     write_atomically(out / PAGE, lambda part: part.write_bytes(data))
 
@@ -471,7 +473,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m utils.photo_folder",
         description="A folder of photos -> label maps -> generated photos -> label maps, and a "
-        "page that shows them.  Interrupted, it goes on when the same command is given again.",
+        "page that shows them.  After an interruption, the same command continues.",
     )
     parser.add_argument("photos", type=Path, help="a folder of JPEG, PNG or WebP photos, or one")
     parser.add_argument("--out", type=Path, required=True, help="folder for pictures and page")
@@ -501,7 +503,7 @@ def main(arguments: list[str] | None = None) -> int:
             )
             report = run_folder(pipeline, options.photos, options.out, options.batch_size)
         except KeyboardInterrupt:
-            print(f"Interrupted; the same command goes on.  So far: {options.out / 'index.html'}")
+            print(f"Interrupted; the same command continues.  So far: {options.out / 'index.html'}")
             return 130
         print(report)
         for message in report.unreadable.values():

@@ -1,4 +1,4 @@
-"""The whole way: photo -> label map -> photo -> label map, once or round after round.
+"""The pipeline: photo -> label map -> photo -> label map, once or round after round.
 
     pipeline = load_pipeline("toy", "toy")
     result = pipeline.run(image_u8)
@@ -7,7 +7,6 @@
 A folder of photos goes through in one command: see utils.photo_folder.
 """
 
-import runpy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +24,8 @@ from utils.published import PublishedNet, load_segmenter
 from utils.segmentation import SegmentationNet
 from utils.weights import find_weights
 
-PRECISIONS = ("exact", "bf16")  # of a generator that draws
-PHOTO_STYLE, MEAN_STYLE = "photo", "mean"  # beside the names of a generator's own styles
+PRECISIONS = ("exact", "bf16")  # of the generator
+PHOTO_STYLE = "photo"  # a photo's own style, beside the names that generator.style() knows
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,11 @@ class PipelineResult:
 
 
 class Pipeline:
-    """A segmentation network and a SPADE generator, one behind the other.
+    """A segmentation network and a SPADE generator, one after the other.
 
     Args:
-        z: (1, z_dim) float, the style of all generated photos; None is the mean style, and the only
-            choice for a generator without a latent.  generator.style(name) gives one by name.
+        z: (1, z_dim) float, the style of all generated photos, see generator.style(); None is the
+            mean style, and the only choice for a generator without a latent.
         precision: the generator's, "exact" or "bf16".
         encoder: the one that the generator was trained with.  With it every photo that goes in is
             drawn in its own style, round after round; z is for maps that come without a photo.
@@ -141,9 +140,9 @@ def load_pipeline(
             segmenter also "segformer" or "hf:ORGANISATION/NAME", which others have published (see
             utils.published; their licence is printed).
         style: "photo" draws each photo in its own style, by the encoder whose file lies beside the
-            generator's; "mean" draws all of them in the mean style; or the name of one of the
-            generator's styles.  Without a latent, as published for Cityscapes, a generator has a
-            single style: "photo" and "mean" are that one.
+            generator's; any other name is looked up by generator.style(): "mean" draws all photos
+            in the mean style.  A generator without a latent, such as the published one for
+            Cityscapes, has a single style, for which "photo" and "mean" are two names.
         precision: see Pipeline.
         device: a GPU where there is one, by default.
 
@@ -161,9 +160,9 @@ def load_pipeline(
         path = find_weights("generator", str(generator))
     generator_net = load_generator(path).to(device)
     z, encoder = None, None
-    if style not in (PHOTO_STYLE, MEAN_STYLE):
+    if style != PHOTO_STYLE:
         z = generator_net.style(style)
-    elif style == PHOTO_STYLE and generator_net.z_dim is not None:
+    elif generator_net.z_dim is not None:
         encoder = load_encoder(_encoder_file(path)).to(device)
     return Pipeline(segmenter_net.to(device), generator_net, z, precision, encoder)
 
@@ -188,7 +187,3 @@ def _encoder_file(generator: Path) -> Path:
             '"encoder" in it): put it there, or choose another style: "mean", or one by name.'
         )
     return encoder
-
-
-if __name__ == "__main__":  # the command's name in the first edition
-    runpy.run_module("utils.photo_folder", run_name="__main__")

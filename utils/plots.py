@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from utils.files import PROJECT, copy_may_fail, write_atomically
-from utils.labels import COLORS, NAMES, label_ids_to_colors
+from utils.labels import COLORS, NAMES, label_counts, label_ids_to_colors
 
 PICTURES = PROJECT / "out" / "pictures"
 FIGURE_WIDTH = 11  # inches; at 80 dots an inch as wide as a notebook's column
@@ -73,8 +73,7 @@ def overlay(image_u8: torch.Tensor, label_ids: torch.Tensor, opacity: float = 0.
 
 def show_legend(label_ids: torch.Tensor) -> None:
     """The colours and names of the labels that occur in a map or in several, largest first."""
-    counts = torch.bincount(label_ids.flatten().long(), minlength=len(NAMES))
-    present = [i for i in counts.argsort(descending=True, stable=True).tolist() if counts[i]]
+    present = list(label_counts(label_ids))
     lines = -(-len(present) // 6)
     figure, axis = plt.subplots(figsize=(FIGURE_WIDTH, 0.32 * lines))
     figure.subplots_adjust(left=0, right=1, bottom=0, top=1)
@@ -89,16 +88,15 @@ def show_legend(label_ids: torch.Tensor) -> None:
 
 def show_class_shares(label_ids: torch.Tensor, name: str | None = None) -> None:
     """A bar for each label that occurs in the maps, on a logarithmic scale, largest first."""
-    counts = torch.bincount(label_ids.flatten().long(), minlength=len(NAMES))
-    present = [i for i in counts.argsort(descending=True, stable=True).tolist() if counts[i]]
-    shares = (counts / counts.sum())[present].tolist()
+    counts = label_counts(label_ids)
+    shares = [count / label_ids.numel() for count in counts.values()]
     figure, axis = plt.subplots(figsize=(FIGURE_WIDTH, 3.2))
-    axis.bar(range(len(present)), shares, color=(COLORS[present] / 255).numpy(), edgecolor="gray")
+    colors = (COLORS[list(counts)] / 255).numpy()
+    axis.bar(range(len(counts)), shares, color=colors, edgecolor="gray")
     axis.set(yscale="log", ylabel="share of pixels")
-    axis.set_xticks(range(len(present)), [NAMES[i] for i in present], rotation=60, ha="right")
+    axis.set_xticks(range(len(counts)), [NAMES[i] for i in counts], rotation=60, ha="right")
     axis.grid(axis="y", alpha=0.3)
-    figure.tight_layout()
-    _save(figure, name)
+    _save(figure, name, tight=True)
 
 
 def show_history(history: dict[str, list], name: str | None = None) -> None:
@@ -122,8 +120,7 @@ def show_history(history: dict[str, list], name: str | None = None) -> None:
             axis.axvline(change + 0.5, color="gray", linestyle="--", linewidth=1)
         axis.legend()
         axis.grid(alpha=0.3)
-    figure.tight_layout()
-    _save(figure, name)
+    _save(figure, name, tight=True)
 
 
 def show_class_scores(scores: dict[str, dict[str, float]], name: str | None = None) -> None:
@@ -145,12 +142,11 @@ def show_class_scores(scores: dict[str, dict[str, float]], name: str | None = No
     axis.grid(axis="y", alpha=0.3)
     # Above the bars, which reach up to 1.
     axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(scores), frameon=False)
-    figure.tight_layout()
-    _save(figure, name)
+    _save(figure, name, tight=True)
 
 
 def show_models(rows: Sequence[dict], name: str | None = None) -> None:
-    """What each network costs and gives: a point a network, as large as its parameters.
+    """Speed and mIoU of networks: a point for each, as large as its number of parameters.
 
     Args:
         rows: of benchmarks/segmentation_models.json: backbone, head, miou, parameters and
@@ -169,17 +165,17 @@ def show_models(rows: Sequence[dict], name: str | None = None) -> None:
     axis.set(xlabel="pictures a second", ylabel="mIoU")
     axis.legend(title="head")
     axis.grid(alpha=0.3)
-    figure.tight_layout()
-    _save(figure, name)
+    _save(figure, name, tight=True)
 
 
 def show_losses(
     history: dict[str, Sequence[float]], points: int = 100, name: str | None = None
 ) -> None:
-    """The losses of a training of SPADE, a panel each, as means of so many stretches.
+    """The losses of a training of SPADE, a panel each, as means over equal parts of it.
 
     Args:
         history: loss -> its values in the order of the training, as spade.training returns them.
+        points: how many parts.
     """
     figure, axes = plt.subplots(1, len(history), figsize=(FIGURE_WIDTH, 2.4), squeeze=False)
     for axis, (loss, values) in zip(axes[0], history.items(), strict=True):
@@ -188,8 +184,7 @@ def show_losses(
         axis.plot(places, [stretch.mean().item() for stretch in stretches])
         axis.set(title=loss, xlabel="share of the training")
         axis.grid(alpha=0.3)
-    figure.tight_layout()
-    _save(figure, name)
+    _save(figure, name, tight=True)
 
 
 def show_spread(
@@ -215,8 +210,7 @@ def show_spread(
     axis.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 1))
     axis.legend(fontsize=9)
     axis.grid(alpha=0.3)
-    figure.tight_layout()
-    _save(figure, name)
+    _save(figure, name, tight=True)
 
 
 def show_class_rounds(
@@ -271,7 +265,9 @@ def _as_rgb(picture: torch.Tensor):
     return picture.permute(1, 2, 0).cpu().numpy()
 
 
-def _save(figure: plt.Figure, name: str | None) -> None:
+def _save(figure: plt.Figure, name: str | None, tight: bool = False) -> None:
+    if tight:
+        figure.tight_layout()
     if name is not None:
         path = PICTURES / f"{name}.jpg"
         with copy_may_fail(path):

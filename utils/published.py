@@ -4,7 +4,7 @@
     label_ids = network.predict(image_u8)
 
 They come from https://huggingface.co or a folder, and are read by the package transformers, which
-is imported when such a network is asked for.  Each has its own licence, which is printed then.
+is imported when such a network is loaded.  Each has its own licence, which is printed then.
 """
 
 import re
@@ -65,7 +65,7 @@ class PublishedNet(nn.Module):
         if shape[2] < LEAST_HEIGHT:
             x = _resized(x, (LEAST_HEIGHT, round(shape[3] * LEAST_HEIGHT / shape[2])))
         height, width = x.shape[2:]
-        # Continued at the rim to whole cells of 32 pixels, so that logits lie where pixels do.
+        # Padded to multiples of 32 pixels with copies of the rim, so that logits align with pixels.
         x = F.pad(x, (0, -width % 32, 0, -height % 32), mode="replicate")
         logits = self.network(pixel_values=x).logits  # SegFormer's: a quarter of the size
         logits = _resized(logits, x.shape[2:])[:, :, :height, :width]

@@ -1,6 +1,6 @@
 """Recipes: trainings described in a TOML file, or by the same names as options of a command.
 
-    dataset = "toy"             # what stands above the stages holds for all of them
+    dataset = "toy"             # settings above the stages hold for all of them
     batch_size = 8
 
     [[stages]]
@@ -8,7 +8,7 @@
     size = "128x64"
     pictures = 8000
 
-    [[stages]]                  # goes on from the stage before it
+    [[stages]]                  # continues from the stage before it
     size = "256x128"
     pictures = 5600
 
@@ -59,7 +59,7 @@ def option(
     choices: Iterable[str] = (),
     least: float | None = None,
     most: float | None = None,
-    instead: Iterable[str] = (),
+    alternatives: Iterable[str] = (),
     joined: bool = False,
 ) -> typing.Any:
     """A dataclass's field that is a key in recipes and an option of the command.
@@ -67,16 +67,16 @@ def option(
     Args:
         choices: the values that it may have; a dict in which they are looked up, for example.
         least, most: the smallest and the largest number that it may be.
-        instead: for a field that names files, the words that may stand in their place.
+        alternatives: for a field that names files, the words that are allowed as well.
         joined: several of the choices may be joined by "+".
     """
     metadata = {"about": about, "choices": choices, "least": least, "most": most}
-    metadata |= {"instead": tuple(instead), "joined": joined}
+    metadata |= {"alternatives": tuple(alternatives), "joined": joined}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def check_values(stage: object) -> None:
-    """Raise ValueError if a value is none of its option's choices, or too small."""
+    """Raise ValueError if a value is not one of its option's choices, too small or too large."""
     for field in dataclasses.fields(stage):
         choices, least, most = (field.metadata[x] for x in ("choices", "least", "most"))
         value = getattr(stage, field.name)
@@ -98,8 +98,8 @@ DATA = f"the data set ({', '.join(DATASETS)}), or several joined by +"
 
 
 def some_of(scenes: Scenes, count: int | None) -> Scenes:
-    """The first so many scenes, all for None; of joined data sets as many at even distances."""
-    return scenes.spread(count) if count and "+" in scenes.dataset else scenes[:count]
+    """The first `count` scenes (None: all); of joined data sets, evenly spaced ones."""
+    return scenes.evenly_spaced(count) if count and "+" in scenes.dataset else scenes[:count]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +123,7 @@ def read_recipe(path: str | Path, kind: type) -> list:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no TOML, says nothing, has a key that is no field, a value that a field
+        ValueError: it is not TOML, is empty, has a key that is not a field, a value that a field
             can't have, or two stages of one name.
     """
     path = Path(path)
@@ -181,7 +181,7 @@ def _converted(field: dataclasses.Field, value: object) -> object:
         try:
             return width_and_height(value)
         except argparse.ArgumentTypeError:
-            pass  # told below
+            pass  # raised below
     elif kind == tuple[str, ...] and isinstance(value, (str, list)):
         items = [value] if isinstance(value, str) else value
         if all(isinstance(item, str) for item in items):
@@ -224,7 +224,7 @@ def _shown(value: object) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """What a training needs to know of the machine: no part of a recipe.
+    """What a training needs to know about the machine: this is not part of a recipe.
 
     Attributes:
         out: the folder for checkpoints and weights.
@@ -290,7 +290,7 @@ class Training:
             self.train_recipe(recipe, place)
 
     def train_recipe(self, recipe: Path, place: Place) -> None:
-        """Train the stages that are not finished; one that was interrupted goes on."""
+        """Train the stages that are not finished; one that was interrupted continues."""
         stages, text = read_recipe(recipe, self.stage), recipe.read_bytes()
         folders = {stage.name: place.out / stage.name for stage in stages}
         folders[stages[-1].name] = place.out
@@ -317,7 +317,7 @@ class Training:
             print(f"{recipe} is finished: {weights}")
 
     def _record(self, stages: list) -> list[dict]:
-        """The settings of stages as they are read again from JSON, with lists for tuples."""
+        """The settings of stages as JSON returns them, with lists for tuples."""
         return json.loads(json.dumps([dataclasses.asdict(stage) for stage in stages]))
 
     def _is_finished(self, folder: Path, record: list[dict]) -> bool:
@@ -327,7 +327,7 @@ class Training:
         return self._difference(load_metadata(weights).get("recipe"), record) is None
 
     def _check_begun(self, folder: Path, record: list[dict]) -> None:
-        """Raise ValueError if the folder's checkpoint is of a stage with another past."""
+        """Raise ValueError if the folder's checkpoint is of a stage with another history."""
         if not (folder / CHECKPOINT).is_file():
             return
         begun = folder / BEGUN
@@ -361,7 +361,7 @@ class Training:
         return None
 
     def _ready(self, stage, before: list, folders: dict[str, Path], recipe: Path):
-        """A stage with paths in start, after a check that the files it names are, or will be."""
+        """A stage with paths in start, after a check that its files exist, or will exist."""
         where, start = f'{recipe}, stage "{stage.name}"', stage.start
         earlier = {x.name: x for x in before}
         if start is None and before:
@@ -377,7 +377,7 @@ class Training:
                         f'{where} can\'t start from stage "{name}": {error}'
                     ) from error
                 return str(folders[name] / file)
-            if item in field.metadata["instead"] or Path(item).is_file():
+            if item in field.metadata["alternatives"] or Path(item).is_file():
                 return item
             leaves = f"; a stage leaves {', '.join(self.files)}" if name in earlier else ""
             raise FileNotFoundError(
@@ -388,7 +388,7 @@ class Training:
         paths = {}
         for field in dataclasses.fields(stage):
             value = start if field.name == "start" else getattr(stage, field.name)
-            if not field.metadata["instead"] or value is None:
+            if not field.metadata["alternatives"] or value is None:
                 continue
             is_list = _type(field) is not str
             items = [value] if isinstance(value, str) else value

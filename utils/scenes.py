@@ -6,7 +6,7 @@
     few = scenes[:8]           # a slice is a smaller set of scenes
     photos = open_photos("my photos")                # no labels: image_u8 only
 
-Whatever the source, a scene speaks Cityscapes label ids and has the size that was asked for.
+Every scene has Cityscapes label ids and the requested size, whatever its source.
 """
 
 import copy
@@ -42,6 +42,7 @@ from utils.images import (
 )
 from utils.labels import (
     camvid_ids_to_label_ids,
+    check_id_values,
     check_instance_ids,
     check_label_ids,
     colors_to_label_ids,
@@ -61,10 +62,10 @@ class Scene:
     Attributes:
         image_u8: (3, H, W) uint8, RGB.
         label_ids: (H, W) uint8, Cityscapes label ids 0..33.
-        instance_ids: (H, W) int32; label id * 1000 + n for things that were told apart, else the
-            label id itself (where a data set has no instances, that is every pixel).
+        instance_ids: (H, W) int32; label id * 1000 + n for separate things, else the label id
+            itself (where a data set has no instances, that is every pixel).
         name: unique within its data set and split.
-        city, time_of_day: as the data set knows them.
+        city, time_of_day: as the data set gives them.
     """
 
     image_u8: torch.Tensor
@@ -110,10 +111,8 @@ class Scenes(Sequence):
         part._entries = [self._entries[index] for index in indices]
         return part
 
-    def spread(self, count: int) -> "Scenes":
-        """As many scenes (all, if there are no more) at even distances: photos filmed one after
-        another look alike.
-        """
+    def evenly_spaced(self, count: int) -> "Scenes":
+        """`count` evenly spaced scenes (all if there are fewer): consecutive ones look alike."""
         count = min(count, len(self))
         return self.subset(i * len(self) // count for i in range(count))
 
@@ -134,7 +133,7 @@ class Scenes(Sequence):
         return [self._kind(*self._entries[int(index)]) for index in indices]
 
     def to(self, device: torch.device | str) -> "Scenes":
-        """These scenes: decoded one by one, they stay on the CPU (cached() ones can move)."""
+        """These scenes, which are decoded on the CPU and stay there (cached() ones can move)."""
         return self
 
     def fingerprint(self) -> str:
@@ -259,9 +258,10 @@ class _FileScenes(Scenes):
         image_u8 = resize_image(crop_to_aspect(image_u8, size, at), size)
         label_ids = resize_map(crop_to_aspect(label_ids, size, at), size)
         instance_ids = resize_map(crop_to_aspect(instance_ids, size, at), size)
-        # Now that there are fewer pixels to look at.  Cityscapes publishes no labels for its test.
-        trusted = self.dataset == "cityscapes" and self.split == "test"
-        check_label_ids(label_ids, str(label_map), trusted)
+        # After resizing, because there are fewer pixels to look at.  Cityscapes publishes no labels
+        # for its test split: these maps hold nothing but void, and would be taken for train ids.
+        is_void = self.dataset == "cityscapes" and self.split == "test"
+        (check_id_values if is_void else check_label_ids)(label_ids, str(label_map))
         check_instance_ids(instance_ids, label_ids, str(instance_map))
         return Scene(
             image_u8=image_u8,
@@ -383,7 +383,7 @@ WITH_THE_PROJECT = ("toy", "streets")  # nothing to download
 
 
 def boundary_contrast(image_u8: torch.Tensor, label_ids: torch.Tensor) -> float:
-    """How much more a photo changes where its labels do: whether photo and map belong together.
+    """How much more a photo changes where its labels do: a test that photo and map fit.
 
     Args:
         image_u8: (3, H, W).

@@ -1,4 +1,4 @@
-"""The segmentation network's training as a command: what a stage of a recipe says, and does.
+"""The segmentation network's training as a command: a stage's settings, and its training.
 
 python -m utils.training --recipe data/weights/segmentation_toy.toml --out runs/segmentation_toy
 """
@@ -9,13 +9,15 @@ from pathlib import Path
 
 import torch
 from accelerate.state import PartialState
+from torch.optim.swa_utils import update_bn
 
 from utils.backbones import BACKBONES
 from utils.cache import cached
 from utils.commands import exit_status
 from utils.labels import ID, NUM_LABELS
+from utils.progress import progress
 from utils.recipes import DATA, Data, Place, Training, option, some_of
-from utils.scenes import DATASETS, open_scenes
+from utils.scenes import DATASETS, Scenes, open_scenes
 from utils.segmentation import (
     HEADS,
     STRIDES,
@@ -23,10 +25,10 @@ from utils.segmentation import (
     load_segmentation,
     save_segmentation,
 )
-from utils.training import HISTORY_KEYS, History, Recipe, balanced_weights, train
+from utils.training import HISTORY_KEYS, History, Recipe, balanced_weights, evaluate, train
 
-ANEW = (None, "random", "imagenet")  # a start that is no file
-DEFAULTS = {"backbone": "resnet34", "head": "fcn", "finest_stride": 2}  # of a network made anew
+ANEW = (None, "random", "imagenet")  # a start that is not a file
+DEFAULTS = {"backbone": "resnet34", "head": "fcn", "finest_stride": 2}  # of a new network
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Stage(Data, Recipe):
     start: str | None = option(
         None,
         "random, imagenet, or a file of weights; with another head its backbone alone",
-        instead=("random", "imagenet"),
+        alternatives=("random", "imagenet"),
     )
     backbone: str | None = option(None, "that of the start, or else resnet34", BACKBONES)
     head: str | None = option(None, "that of the start, or else fcn", HEADS)
@@ -50,6 +52,9 @@ class Stage(Data, Recipe):
         0.0, "how much more rare classes weigh: 1 as in ENet, 0 not at all", least=0, most=2
     )
     ignore_unlabeled: bool = option(False, "learn nothing from label 0")
+    statistics: int = option(
+        0, "whole training scenes for batch norm's statistics, at the end; 0: those it has", least=0
+    )
 
 
 def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) -> None:
@@ -68,7 +73,7 @@ def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) ->
     class_weights = None
     if stage.balance or stage.ignore_unlabeled:
         class_weights = torch.ones(NUM_LABELS)
-        if stage.balance:  # which counts the pixels of all scenes
+        if stage.balance:  # counting the pixels of all scenes takes a while
             class_weights = balanced_weights(train_scenes, stage.balance)
         if stage.ignore_unlabeled:
             class_weights[ID["unlabeled"]] = 0
@@ -76,23 +81,38 @@ def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) ->
     history = train(network, *scenes, stage, folder, place.precision, class_weights)
     if PartialState().is_main_process:
         best, _ = load_segmentation(folder / "best.safetensors")
+        if stage.statistics:
+            take_statistics(best, train_scenes.evenly_spaced(stage.statistics), stage.batch_size)
+            print(f"with new statistics: {evaluate(best, val_scenes, stage.batch_size)[1]}")
         history = {key: earlier.get(key, []) + history[key] for key in HISTORY_KEYS}
         path = folder / TRAINING.files[-1]
         save_segmentation(best, path, history, compact=True, recipe=so_far)
         print(f"wrote {path}")
 
 
+def take_statistics(network: SegmentationNet, scenes: Scenes, batch_size: int) -> None:
+    """Compute the mean and variance of all batch norms anew, from whole scenes in random order.
+
+    During training they are running means over crops of a few batches: they differ from those of
+    whole photos, and from epoch to epoch.
+    """
+    order = torch.randperm(len(scenes), generator=torch.Generator().manual_seed(0))
+    batches = progress(order.split(batch_size), "statistics")
+    update_bn((scenes.batch(indices)[0] for indices in batches), network)
+    network.eval()
+
+
 def _starting_network(stage: Stage) -> tuple[SegmentationNet, History]:
-    """The network that a stage begins with, and what its weights have been through."""
+    """The network that a stage begins with, and the history of its weights."""
     if stage.start in ANEW:
         settings = {name: getattr(stage, name) or value for name, value in DEFAULTS.items()}
         return SegmentationNet(pretrained=stage.start == "imagenet", **settings), {}
     network, history = load_segmentation(stage.start)
     for option_name in ("backbone", "finest_stride"):
-        there, wanted = network.settings[option_name], getattr(stage, option_name)
-        if wanted not in (None, there):
+        found, wanted = network.settings[option_name], getattr(stage, option_name)
+        if wanted not in (None, found):
             raise ValueError(
-                f"{stage.start} has {option_name} {there}: leave "
+                f"{stage.start} has {option_name} {found}: leave "
                 f"--{option_name.replace('_', '-')} {wanted} out, or start from other weights."
             )
     if stage.head in (None, network.settings["head"]):

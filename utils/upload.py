@@ -1,6 +1,6 @@
 """A button that takes a photo from the reader's machine into a notebook, in Jupyter and in Colab.
 
-    upload_button(lambda image_u8: show_grid({"": [image_u8]}), size=(256, 128))
+    UploadBox(lambda image_u8: show_grid({"": [image_u8]}), size=(256, 128))
 
 A FileUpload sends a file in one message.  Jupyter drops the connection if a message has 10 MB or
 more (github.com/jupyter-widgets/ipywidgets/issues/2522), Colab if it has 1 MB (issue 3452).  In
@@ -30,7 +30,7 @@ def uploaded_file(value: tuple | dict) -> tuple[str, bytes] | None:
     return (files[-1]["name"], bytes(files[-1]["content"])) if files else None
 
 
-def upload_button(show: Callable[[Tensor], object], size: tuple[int, int]) -> "UploadBox":
+class UploadBox(ipywidgets.VBox):
     """A button to upload a photo with, and below it what show() prints and draws.
 
     Args:
@@ -39,10 +39,7 @@ def upload_button(show: Callable[[Tensor], object], size: tuple[int, int]) -> "U
             is shown below the button.
         size: (width, height) of image_u8.
     """
-    return UploadBox(show, size)
 
-
-class UploadBox(ipywidgets.VBox):
     def __init__(self, show: Callable[[Tensor], object], size: tuple[int, int]):
         self._show, self._size, wide = show, size, {"width": "auto"}
         self.button = ipywidgets.FileUpload(
@@ -62,7 +59,7 @@ class UploadBox(ipywidgets.VBox):
             self._receive(file[0], lambda path: path.write_bytes(file[1]))
 
     def _on_large_upload(self, button) -> None:
-        from google.colab import files  # its upload blocks until a file is chosen, or none
+        from google.colab import files  # its upload blocks until a file is chosen, or cancelled
 
         self._receive("the photo", lambda path: files.upload_file(str(path)))
 

@@ -20,7 +20,7 @@ from torchvision.models import WeightsEnum
 from utils.files import DISK_FULL, PROJECT, RUNS, check_room, disk_full, write_atomically
 
 SCALE = ".scale"  # "conv.weight" in int8 is accompanied by "conv.weight.scale"
-_ONLY_MIRRORED = "flip 0.5, scale 1..1, color 0"  # older checkpoints: no other augmentation
+_ONLY_MIRRORED = "flip 0.5, scale 1..1, color 0"  # in older checkpoints: no augmentation but flips
 SCALER = "scaler"  # the name of float16's gradient scaler among the parts of a checkpoint
 OWN_LICENCE, PHOTO_LICENCE = "MIT", "CC BY-NC-SA 4.0"  # of networks, see licence_of()
 METADATA = "metadata"  # the one key under which safetensors carries our JSON
@@ -41,7 +41,7 @@ def pack_state(state_dict: dict[str, Tensor], small: int = 0) -> dict[str, Tenso
     The error is at most half a scale, that is 1/254 of the channel's largest weight.
 
     Raises:
-        ValueError: a weight is infinite or not a number, as after a training that diverged.
+        ValueError: a weight is infinite or NaN, as after a training that diverged.
     """
     packed = {}
     for key, tensor in state_dict.items():
@@ -93,10 +93,10 @@ def save_weights(
     compact: bool = False,
     small: int = 0,
 ) -> None:
-    """Write a state dict and its settings as one safetensors file, whole or not at all.
+    """Write a state dict and its settings as one safetensors file, atomically.
 
     Args:
-        path: where; the name ends in .safetensors.  Folders that are not there are made.
+        path: where; the name ends in .safetensors.  Missing folders are made.
         state_dict: tensors on any device.
         metadata: what the reader has to know (widths, sizes, scores); JSON types only.
         compact: store the weights in 8 bits, see pack_state.
@@ -119,8 +119,8 @@ def save_weights(
 def licence_of(recipe: Sequence[dict]) -> str | None:
     """The licence of a network that these stages of a recipe have trained; None if it isn't known.
 
-    Only toy streets are the project's own.  Photos may be used for no commercial purpose, which
-    holds for a network that learned from them, and for one that learned on from that.
+    Only toy streets are the project's own.  The photos are not for commercial use, and neither is
+    a network that was trained on them, or one that was trained further from such weights.
     """
     licences = set() if recipe else {None}
     for number, stage in enumerate(recipe):
@@ -155,7 +155,7 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     """
     with _opened(path) as file:
         metadata = _metadata(file)
-        # Copied: what still points into the file would keep Windows from replacing it.
+        # Copies: Windows can't replace a file that tensors still point into.
         packed = {key: file.get_tensor(key).clone() for key in file.keys()}
     state_dict = unpack_state(packed)
     _check_finite(path, state_dict)
@@ -186,7 +186,7 @@ def _metadata(file: safe_open) -> dict:
 
 
 def load_torch_file(path: str | Path) -> object:
-    """What torch.save() wrote, tensors on the CPU; code that a pickle may hold is not run.
+    """Read what torch.save() wrote, tensors on the CPU; code in the pickle is not run.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -196,7 +196,7 @@ def load_torch_file(path: str | Path) -> object:
     check_weights_file(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    # The unpickler meets damaged bytes with any type of error: OSError, KeyError, EOFError ...
+    # Damaged bytes make the unpickler raise errors of any type: OSError, KeyError, EOFError ...
     except Exception as error:
         if isinstance(error, UnpicklingError) and _is_pickle(path, error):
             raise ValueError(
@@ -223,24 +223,24 @@ def _check_finite(path: str | Path, content: object) -> None:
 
 
 def _is_pickle(path: str | Path, error: UnpicklingError) -> bool:
-    """Was it an object that the unpickler refused, and not just bytes that make no sense?"""
+    """Whether the unpickler refused an object, and not just meaningless bytes."""
     with open(path, "rb") as file:
         return "GLOBAL" in str(error) or file.read(1) == b"\x80"
 
 
-def save_checkpoint(path: str | Path, parts: dict, record: object, made_by: dict) -> None:
-    """Write what a training needs to go on, whole or not at all.
+def save_checkpoint(path: str | Path, parts: dict, record: object, settings: dict) -> None:
+    """Write what a training needs to continue, atomically.
 
     Args:
         parts: networks and optimizers by name; their state_dict() is kept.
         record: what else to keep: numbers, strings, lists and dicts of them.
-        made_by: the settings of the training; load_checkpoint() compares them.
+        settings: those of the training; load_checkpoint() compares them.
 
     Raises OSError if there is no room for it; what was at path stays.
     """
     state = {name: part.state_dict() for name, part in parts.items()}
     needed = sum(x.numel() * x.element_size() for _, x in _tensors(state))
-    state |= {"record": record, "made_by": made_by}
+    state |= {"record": record, "made_by": settings}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     check_room(Path(path).parent, needed, _IF_FULL)
     try:
@@ -252,7 +252,7 @@ def save_checkpoint(path: str | Path, parts: dict, record: object, made_by: dict
         raise
 
 
-_IF_FULL = "; the checkpoint before this one is as it was, and the training goes on from it"
+_IF_FULL = "; the checkpoint before this one is unchanged, and the training continues from it"
 
 
 def _tensors(state: object, name: object = "it") -> Iterator[tuple[object, Tensor]]:
@@ -264,18 +264,18 @@ def _tensors(state: object, name: object = "it") -> Iterator[tuple[object, Tenso
             yield from _tensors(value, key)
 
 
-def load_checkpoint(path: str | Path, parts: dict, made_by: dict) -> object:
-    """Put the state of save_checkpoint() back into the parts, wherever they are -> its record.
+def load_checkpoint(path: str | Path, parts: dict, settings: dict) -> object:
+    """Put the state of save_checkpoint() back into the parts, on any device -> its record.
 
-    A gradient scaler ("scaler") that the checkpoint lacks begins anew: the training may go on in
+    A gradient scaler ("scaler") that the checkpoint lacks begins anew: the training may continue in
     another precision.
 
     Raises:
-        FileNotFoundError, ValueError: see load_torch_file; or the file is another training's, which
-            had other settings than made_by.
+        FileNotFoundError, ValueError: see load_torch_file; or the file is that of a training with
+            other settings.
     """
-    # Not straight onto a GPU: Adam's count of steps stays where it is loaded, and there every
-    # step would wait for every weight's.
+    # Not loaded onto a GPU: Adam's counts of steps would stay there, and each step would
+    # synchronise with the GPU to read them.
     state = load_torch_file(path)
     if not isinstance(state, dict) or not {"made_by", "record"} <= state.keys():
         raise ValueError(
@@ -283,7 +283,7 @@ def load_checkpoint(path: str | Path, parts: dict, made_by: dict) -> object:
             "project's trainings write; move it away, or choose another folder for this training."
         )
     advice = "delete it to start anew, or keep this training in another folder"
-    differences = differing(state["made_by"], made_by)
+    differences = differing(state["made_by"], settings)
     if differences:
         was, now = differences
         raise ValueError(
@@ -305,7 +305,7 @@ def load_checkpoint(path: str | Path, parts: dict, made_by: dict) -> object:
 def differing(saved: dict, settings: dict) -> tuple[str, str] | None:
     """Which settings were saved with other values -> ("seed 0", "seed 1"), or None if none was.
 
-    A setting that an older version did not have yet was off: it counts as None, False or 0.
+    Settings that are missing from an older checkpoint count as None, False or 0.
     """
 
     def value(x: object) -> object:
@@ -318,23 +318,23 @@ def differing(saved: dict, settings: dict) -> tuple[str, str] | None:
     return was, now
 
 
-def imagenet_weights(weights: WeightsEnum, instead: str) -> dict[str, Tensor]:
+def imagenet_weights(weights: WeightsEnum, alternative: str) -> dict[str, Tensor]:
     """The state dict of one of torchvision's networks, downloaded once, its hash checked.
 
     Args:
         weights: for example torchvision.models.ResNet34_Weights.IMAGENET1K_V1.
-        instead: what to do without them, for the message.
+        alternative: what to do without them, for the message.
 
     Raises OSError if they can't be downloaded, or are damaged.
     """
     try:
         return weights.get_state_dict(check_hash=True)
-    # Besides URLError and OSError, a connection that breaks and damaged bytes have many types.
+    # A broken connection and damaged bytes raise errors of many types.
     except Exception as error:
         raise OSError(
             f"The ImageNet weights {weights.url} could not be downloaded and read ({error}). "
             f"Connect to the internet, put the file into {torch.hub.get_dir()}/checkpoints (if it "
-            f"is there, it is damaged: delete it), or {instead}."
+            f"is there, it is damaged: delete it), or {alternative}."
         ) from None
 
 
@@ -363,8 +363,8 @@ def check_weights_file(path: str | Path) -> None:
 def find_weights(network: str, dataset: str) -> Path:
     """Where the weights of a network for a data set lie.
 
-    What was trained here with `--out runs/NETWORK_DATASET` goes before what was downloaded or is
-    bundled, and that before the short training of notebook 02.
+    Weights that were trained here with `--out runs/NETWORK_DATASET` come first, then downloaded and
+    bundled ones, then those of the short training in notebook 02.
 
     Args:
         network: "segmentation", "generator", or "encoder", which reads the generator's styles.
@@ -374,13 +374,13 @@ def find_weights(network: str, dataset: str) -> Path:
         ValueError: another network.
         FileNotFoundError: there are none yet; says how to get them.
     """
-    ways = {
+    trainings = {
         "segmentation": f'notebook 02 with DATASET = "{dataset}", or python -m utils.training',
         "generator": "python -m spade.training",
         "encoder": "python -m spade.training",
     }
-    if network not in ways:
-        raise ValueError(f"There is no network {network!r}: expected {', '.join(ways)}.")
+    if network not in trainings:
+        raise ValueError(f"There is no network {network!r}: expected {', '.join(trainings)}.")
     folder = "generator" if network == "encoder" else network  # they are trained together
     places = [
         RUNS / f"{folder}_{dataset}" / f"{network}.safetensors",
@@ -391,7 +391,7 @@ def find_weights(network: str, dataset: str) -> Path:
     if (network, dataset) == ("generator", "cityscapes"):
         places.insert(1, PROJECT / "data" / "weights" / "latest_net_G.pth")
     for place in places:
-        # An encoder without its generator is what a training leaves that was killed at its end.
+        # A training that was killed at its end leaves an encoder without its generator.
         beside = place.with_name(place.name.replace("encoder", "generator"))
         if place.is_file() and beside.is_file():
             return place
@@ -399,7 +399,7 @@ def find_weights(network: str, dataset: str) -> Path:
     raise FileNotFoundError(
         f"There are no {network} weights for {dataset} yet (looked for "
         f"{', '.join(place.as_posix() for place in places)}): train them with "
-        f"{ways[network]} --dataset {dataset} --out runs/{folder}_{dataset}, or see "
+        f"{trainings[network]} --dataset {dataset} --out runs/{folder}_{dataset}, or see "
         f'data/README.md for those that can be downloaded, or take "{bundled}", which has learned '
         "from real photos and comes with the project."
     )

@@ -1,4 +1,4 @@
-"""The generator on a CPU, several times as fast as its forward() and the same function."""
+"""The generator on a CPU: the same function as its forward(), several times as fast."""
 
 from .tables import Neighbourhoods, fast_forward, modulation, number_neighbourhoods, stages
 

@@ -1,14 +1,15 @@
-"""A 3x3 convolution with 4 multiplications a pixel where the plain one has 9.
+"""A 3x3 convolution with 4 multiplications per pixel instead of 9 (Winograd).
 
-Two neighbouring results of a kernel of three, g0 g1 g2, along inputs d0 d1 d2 d3 share products:
+In one dimension, two neighbouring results of a kernel g0 g1 g2 on inputs d0 d1 d2 d3 share
+products:
 
     m0 = (d0 - d2) g0              m1 = (d1 + d2) (g0 + g1 + g2) / 2
     m3 = (d1 - d3) g2              m2 = (d2 - d1) (g0 - g1 + g2) / 2
     d0 g0 + d1 g1 + d2 g2 = m0 + m1 + m2           d1 g0 + d2 g1 + d3 g2 = m1 - m2 - m3
 
-4 products instead of 6, and in two dimensions 16 instead of 36 for a tile of 2x2 results.  Over
-channels each product is a matrix product, and the sums before and after it cost little where there
-are many channels.
+These are 4 products instead of 6, and in two dimensions 16 instead of 36 for a tile of 2x2 results.
+With many channels each product is a matrix product, and the sums before and after it take little
+time in comparison.
 
 Source: Lavin and Gray, CVPR 2016, arXiv:1509.09308, section 4.1, F(2x2, 3x3).
 """
@@ -17,23 +18,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TILES = 128  # at once: enough rows for a matrix product, few enough to stay in the cache
-PIXELS, CHANNELS = 1024, 128  # from which on it was faster than torch's convolution (measured)
+TILES = 128  # computed at once: enough for an efficient matrix product, and they stay in the cache
+MIN_PIXELS, MIN_CHANNELS = 1024, 128  # with fewer, torch's convolution was faster (measured)
 
 
 def pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether convolution() is the faster way for x (B, h, w, in), (out, in, 3, 3)."""
+    """Whether convolution() is usable and faster for x (B, h, w, in) and weight (out, in, 3, 3)."""
     batch, height, width, _ = x.shape
     return (
-        x.dtype == torch.float32  # in bfloat16 the sums would lose too much
-        and batch * height * width >= PIXELS
-        and min(weight.shape[:2]) >= CHANNELS
+        x.dtype == torch.float32  # in bfloat16 the sums would lose too much precision
+        and batch * height * width >= MIN_PIXELS
+        and min(weight.shape[:2]) >= MIN_CHANNELS
         and height % 2 == width % 2 == 0
     )
 
 
 def convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """What conv2d(x, weight, bias, padding=1) computes, but with channels last.
+    """Compute conv2d(x, weight, bias, padding=1), with channels in the last dimension.
 
     Args:
         x: (B, h, w, in) with even h and w.
@@ -61,7 +62,7 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _transformed_kernel(weight: Tensor) -> Tensor:
-    """The factors of g above in both dimensions: (out, in, 3, 3) -> (16, in, out)."""
+    """Compute the factors of g in both dimensions: (out, in, 3, 3) -> (16, in, out)."""
     out_channels, in_channels, _, _ = weight.shape
     line = weight.new_tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
     kernel = weight.permute(0, 2, 3, 1).reshape(out_channels, 9, in_channels)
@@ -69,7 +70,7 @@ def _transformed_kernel(weight: Tensor) -> Tensor:
 
 
 def _transformed_tiles(rows: Tensor) -> Tensor:
-    """The factors of d above, from n pairs of rows with a rim of one pixel around them.
+    """Compute the factors of d in both dimensions, for n pairs of rows with a border of one pixel.
 
     (2 n + 2, w + 2, in) -> (4, 4, n, w / 2, in)
     """
@@ -82,6 +83,7 @@ def _transformed_tiles(rows: Tensor) -> Tensor:
 
 
 def _factors(d: list[Tensor], out: Tensor) -> None:
+    """The factors of d in one dimension, see the top of this file."""
     torch.sub(d[0], d[2], out=out[0])
     torch.add(d[1], d[2], out=out[1])
     torch.sub(d[2], d[1], out=out[2])
@@ -89,13 +91,14 @@ def _factors(d: list[Tensor], out: Tensor) -> None:
 
 
 def _sum_products(products: Tensor, bias: Tensor, results: Tensor) -> None:
-    """The sums of m above, (4, 4, n, w / 2, out), into results (2, 2, n, w / 2, out)."""
+    """Write the sums of products m (4, 4, n, w / 2, out) into results (2, 2, n, w / 2, out)."""
     down = torch.empty_like(products[:2])  # (2, 4, n, w / 2, out)
     _sums(products, down)
-    down[:, 1] += bias  # which is in both sums once
+    down[:, 1] += bias  # m1 is in both sums once, with a factor of 1
     _sums(down.transpose(0, 1), results.transpose(0, 1))
 
 
 def _sums(m: Tensor, out: Tensor) -> None:
+    """The sums of m in one dimension, see the top of this file."""
     torch.add(m[0], m[1], out=out[0]).add_(m[2])
     torch.sub(m[1], m[2], out=out[1]).sub_(m[3])

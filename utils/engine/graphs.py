@@ -37,8 +37,8 @@ def constant(values: tuple, device: torch.device) -> Tensor:
 def graphed(step: Callable, optimizers: Sequence[Optimizer], device: torch.device) -> Callable:
     """The same training step, on a GPU as a GraphedStep.
 
-    It stays as it is elsewhere than on a GPU, among several processes (they exchange gradients
-    within a step), and where the environment has COURSE_RECORD=0.
+    It is returned unchanged without a GPU, among several processes (they exchange gradients within
+    a step), and where the environment has COURSE_RECORD=0.
 
     Args:
         step: called with the tensors of a batch; see GraphedStep.

@@ -26,7 +26,7 @@ class Run:
 
     Args:
         folder: made when something is saved; None keeps nothing.
-        settings: what must not change from one part of the work to the next.
+        settings: what must be the same before and after an interruption.
     """
 
     def __init__(self, folder: str | Path | None, settings: dict):
@@ -40,8 +40,8 @@ class Run:
     def load(self, parts: dict) -> object:
         """Put the checkpoint's state into the parts -> its record; None if there is no checkpoint.
 
-        Call it after Accelerate's prepare(), which moves an optimizer's state to the device, and
-        with it Adam's count of steps, which every step would then wait for.
+        Call it after Accelerate's prepare(), which moves an optimizer's state to the device: every
+        step would then synchronise with it to read Adam's counts of steps.
         Raises ValueError if the checkpoint is of a training with other settings.
         """
         if not self.has_checkpoint:
@@ -49,7 +49,7 @@ class Run:
         return load_checkpoint(self.folder / CHECKPOINT, parts, self.settings)
 
     def save(self, parts: dict, record: object) -> None:
-        """Write the checkpoint, whole or not at all; of several processes in one of them only."""
+        """Write the checkpoint atomically; of several processes, only one may call it."""
         if self.folder is not None:
             save_checkpoint(self.folder / CHECKPOINT, parts, record, self.settings)
 
@@ -80,13 +80,13 @@ class Run:
                     f"{self.folder} holds results that were made with {was}; this run has {now}: "
                     "choose another folder, or delete that one to start anew."
                 )
-        # Written anew, so that no later line is glued to one that was cut short.
+        # Rewritten, so that no line is appended to one that was cut short.
         content = json.dumps({"settings": self.settings}) + "\n" + "".join(lines)
         write_atomically(path, lambda part: part.write_text(content, encoding="utf-8"))
         return [json.loads(line) for line in lines]
 
     def add_items(self, items: Iterable[dict]) -> None:
-        """Add lines to the journal, when all that they tell of is on the disk."""
+        """Append items to the journal; what they describe must be on the disk already."""
         with open(self.folder / JOURNAL, "a", encoding="utf-8") as file:
             file.write("".join(json.dumps(item) + "\n" for item in items))
 
@@ -122,7 +122,7 @@ class LossLog:
         return self._added / (time.perf_counter() - self._start)
 
     def add(self, losses: dict[str, Tensor]) -> None:
-        """Note one step's losses, scalars; now and then read(), and raise what it raises."""
+        """Take one step's losses, scalars; every READ_EVERY steps call read(), which may raise."""
         self._waiting.append(losses)
         self._added += 1
         if len(self._waiting) == READ_EVERY:

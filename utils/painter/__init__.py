@@ -1,4 +1,4 @@
-"""Painting street maps: what a painter does (painting) and what can be clicked (widgets)."""
+"""Painting street maps: the functions (painting) and the widgets (widgets)."""
 
 from utils.painter.painting import (
     Painting,
@@ -6,7 +6,6 @@ from utils.painter.painting import (
     daylight,
     draw_street,
     empty_street,
-    remove_class,
     save_street,
     stroke_mask,
     swap_class,
@@ -18,7 +17,6 @@ __all__ = [
     "daylight",
     "draw_street",
     "empty_street",
-    "remove_class",
     "save_street",
     "stroke_mask",
     "swap_class",

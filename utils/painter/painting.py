@@ -20,9 +20,10 @@ import torch
 from PIL import Image, ImageDraw
 
 from spade import SpadeGenerator
+from spade.generator import MEAN_STYLE
 from utils.files import PROJECT
 from utils.images import resize_map, save_image
-from utils.labels import ID, NAMES, check_label_ids, label_ids_to_colors
+from utils.labels import ID, NAMES, check_label_ids, label_counts, label_ids_to_colors
 
 Points = Sequence[tuple[float, float]]
 
@@ -38,7 +39,7 @@ def class_id(name: str) -> int:
     """The label id of a class: class_id("car") == 26.
 
     Raises:
-        ValueError: no class has that name; says which ones look like it.
+        ValueError: no class has that name; names similar ones.
     """
     if name not in ID:
         close = difflib.get_close_matches(str(name).lower(), NAMES, n=3) or NAMES
@@ -48,9 +49,7 @@ def class_id(name: str) -> int:
 
 def class_names(label_ids: torch.Tensor) -> list[str]:
     """The names of the classes that occur in a map (H, W) of label ids, the largest first."""
-    counts = torch.bincount(label_ids.flatten().long(), minlength=len(NAMES))
-    order = counts.argsort(descending=True, stable=True).tolist()
-    return [NAMES[i] for i in order if counts[i]]
+    return [NAMES[label] for label in label_counts(label_ids)]
 
 
 def swap_class(label_ids: torch.Tensor, from_name: str, to_name: str) -> torch.Tensor:
@@ -160,14 +159,14 @@ def stroke_mask(points: Points, size: float, shape: tuple[int, int]) -> torch.Te
 
 
 def fill_mask(label_ids: torch.Tensor, point: tuple[float, float]) -> torch.Tensor:
-    """The pixels of the same class that hang together with the one at a point.
+    """The connected pixels of one class around a point.
 
     Args:
         label_ids: (H, W) uint8, label ids 0..33.
         point: (x, y) in pixels, inside of the map.
 
     Returns:
-        (H, W) bool; pixels hang together across their sides, not across corners.
+        (H, W) bool; pixels are connected across their sides, not across corners.
 
     Raises:
         ValueError: a point outside of the map.
@@ -195,7 +194,7 @@ def _as_points(points: Points) -> list[list[float]]:
 
 
 class Painting:
-    """A label map that is painted on, and every map that it was before.
+    """A label map to paint on, with undo.
 
     Args:
         start_ids: (H, W) integers, label ids 0..33: what is there at first, and what erase() brings
@@ -256,7 +255,7 @@ class Painting:
         self._step(start_ids, start_ids)
 
     def undo(self) -> None:
-        """Take the last step back, of a hundred at most.
+        """Take back the last step; a hundred steps are kept.
 
         Raises:
             ValueError: there is none.
@@ -311,24 +310,20 @@ def at_size(
     return resize_map(label_ids, size)
 
 
-def daylight(generator: SpadeGenerator) -> str | None:
-    """The name of the generator's style of a bright day, or None if it knows no such."""
-    return next((name for name in ("noon", "day") if name in generator.styles), None)
+def daylight(generator: SpadeGenerator) -> str:
+    """The name of the generator's style of a bright day; the mean style if it has none."""
+    return next((name for name in ("noon", "day") if name in generator.styles), MEAN_STYLE)
 
 
 def draw_street(
-    generator: SpadeGenerator,
-    label_ids: torch.Tensor,
-    style: str | None = None,
-    precision: str = "exact",
+    generator: SpadeGenerator, label_ids: torch.Tensor, style: str = MEAN_STYLE
 ) -> torch.Tensor:
     """The picture that a generator draws into a map, in one of its styles.
 
     Args:
         label_ids: (H, W) or (B, H, W) integers, label ids 0..33, of the shape (the aspect) that the
             generator is made for; another size is resized to generator.size, nearest-neighbour.
-        style: one of generator.styles (a city, a time of day), or None for no particular one.
-        precision: see SpadeGenerator.synthesize.
+        style: a name for generator.style(): a city, a time of day, or "mean".
 
     Returns:
         image_u8, (3, H, W) or (B, 3, H, W) uint8 of generator.size, on the CPU.
@@ -336,8 +331,8 @@ def draw_street(
     Raises:
         ValueError: a map of another shape, or a style that the generator does not have.
     """
-    z = None if style is None else generator.style(style)
-    return generator.synthesize(at_size(label_ids, generator.size), z=z, precision=precision).cpu()
+    z = generator.style(style)
+    return generator.synthesize(at_size(label_ids, generator.size), z=z).cpu()
 
 
 def save_street(

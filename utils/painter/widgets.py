@@ -1,11 +1,11 @@
-"""What can be clicked: the painter of notebook 07, and the explorers of 03 to 05.
+"""Widgets: the painter of notebook 07, and the explorers of notebooks 03 to 05.
 
     StreetPainter({"toy": generator}, {"empty": empty_street(generator.size)})
     explore_classes(scenes, generator)
     explore_feedback(pipeline, scenes)
 
-A widget is a face only: what it does is in painting.py and utils.pipeline, and works without it.
-Written for what ipywidgets 7 (Colab) and 8 share.  In Colab anywidget itself turns the custom
+A widget only shows things and takes clicks: painting.py and utils.pipeline do the work, and don't
+need it.  It uses what ipywidgets 7 (Colab) and 8 share.  In Colab anywidget itself turns the custom
 widget manager on, without which only ipywidgets' own widgets are shown.
 """
 
@@ -23,6 +23,7 @@ import traitlets
 from PIL import Image
 
 from spade import SpadeGenerator
+from spade.generator import MEAN_STYLE
 from utils.labels import BENCHMARK_NAMES, COLORS, label_ids_to_colors
 from utils.painter.painting import (
     PAINTINGS,
@@ -36,7 +37,7 @@ from utils.painter.painting import (
     save_street,
     swap_class,
 )
-from utils.pipeline import MEAN_STYLE, Pipeline, agreement
+from utils.pipeline import Pipeline, agreement
 from utils.scenes import Scenes
 from utils.segmentation import SegmentationNet
 
@@ -53,26 +54,20 @@ def png(picture: torch.Tensor) -> bytes:
 
 
 def _url(picture: torch.Tensor) -> str:
-    # Text, not bytes: it goes through every front end unharmed.
+    # Text, not bytes, because every front end transmits it unchanged.
     return "data:image/png;base64," + base64.b64encode(png(picture)).decode()
 
 
 def _style_choice(generator: SpadeGenerator) -> dict:
-    """Options and value of a dropdown of a generator's styles; at first daylight, or any name."""
-    options = [*generator.styles, MEAN_STYLE]
-    return {"options": options, "value": daylight(generator) or options[0]}
-
-
-def _draw(generator: SpadeGenerator, label_ids: torch.Tensor, style: str, precision="exact"):
-    """draw_street() in a style as chosen; a dropdown shows nothing for an option that is None."""
-    return draw_street(generator, label_ids, None if style == MEAN_STYLE else style, precision)
+    """Options and first value of a dropdown of a generator's styles."""
+    return {"options": [*generator.styles, MEAN_STYLE], "value": daylight(generator)}
 
 
 # ------------------------------------------------------------------------------ the painter
 
 
 def paint_events(painting: Painting, events: Sequence[dict]) -> None:
-    """Do what the mouse did, in order.
+    """Apply what the mouse did to a painting, in order.
 
     Args:
         painting: it is changed.
@@ -134,7 +129,6 @@ class StreetPainter(ipywidgets.VBox):
         starts: label_ids (H, W) to start from, by name; each has the shape of the picture.
         brushes: the classes that can be painted.
         folder: where "Save" puts map and picture.
-        precision: see SpadeGenerator.synthesize.
 
     Attributes:
         painting: the Painting; after changing it in a cell, call refresh().
@@ -152,13 +146,12 @@ class StreetPainter(ipywidgets.VBox):
         starts: dict[str, torch.Tensor],
         brushes: Sequence[str] = BENCHMARK_NAMES,
         folder: str | Path = PAINTINGS,
-        precision: str = "exact",
     ):
         for what, given in (("generator", generators), ("start", starts), ("brush", brushes)):
             if not given:
                 raise ValueError(f"There is no {what}: give the painter at least one.")
         colors = ["#{:02x}{:02x}{:02x}".format(*COLORS[class_id(name)]) for name in brushes]
-        self._generators, self._folder, self._precision = generators, Path(folder), precision
+        self._generators, self._folder = generators, Path(folder)
         size = next(iter(generators.values())).size
         self._starts = {
             name: at_size(ids, size, f"the start map {name!r}") for name, ids in starts.items()
@@ -201,11 +194,11 @@ class StreetPainter(ipywidgets.VBox):
     def _draw(self) -> None:
         generator = self._generators[self.controls["generator"].value]
         style = self.controls["style"].value
-        self.image_u8 = _draw(generator, self.label_ids, style, self._precision)
+        self.image_u8 = draw_street(generator, self.label_ids, style)
         self.canvas.picture_url = _url(self.image_u8)
 
     def _save(self) -> None:
-        self._draw()  # what is saved belongs together, even if the last picture failed
+        self._draw()  # so that map and picture fit, even if the last picture failed
         name = self.controls["name"].value
         files = save_street(self.label_ids, self.image_u8, name, self._folder)
         self.canvas.message = f"Saved in {self._folder}: {', '.join(file.name for file in files)}"
@@ -213,7 +206,7 @@ class StreetPainter(ipywidgets.VBox):
     def _on_request(self, change) -> None:
         with self.canvas.hold_sync():  # the answer goes out all at once
             try:
-                # One by one: what can't be done must not take the others with it.
+                # One by one, so that an event that fails does not stop the others.
                 events = [[event] for event in change["new"]["events"]]
                 self._try(*(partial(paint_events, self.painting, x) for x in events), self.refresh)
             finally:
@@ -238,7 +231,7 @@ class StreetPainter(ipywidgets.VBox):
         self._try(self._save)
 
     def _try(self, *actions: Callable[[], None]) -> None:
-        """Do all of them; errors are shown below the map, because a callback's traceback isn't."""
+        """Call all of them; errors are shown below the map, where a callback's traceback is not."""
         self.canvas.message = ""
         for action in actions:
             try:
@@ -355,9 +348,9 @@ def explore_classes(
             changed_ids, sentence = label_ids, str(error)
         pictures = {
             "the map": label_ids,
-            "the street": _draw(generator, label_ids, style),
+            "the street": draw_street(generator, label_ids, style),
             "the map, changed": changed_ids,
-            "the street, changed": _draw(generator, changed_ids, style),
+            "the street, changed": draw_street(generator, changed_ids, style),
         }
         if segmenter is not None:
             streets = [pictures["the street"], pictures["the street, changed"]]

@@ -1,4 +1,4 @@
-"""What lines and closes the toy streets: houses, parks, fences and walls, bridges, a tunnel.
+"""Draw the houses, parks, fences, walls, bridges and tunnels of the toy streets.
 
 A facade is drawn in its own plane: a `_Facade` maps metres along it and height to a point in space.
 """
@@ -15,7 +15,7 @@ _Facade = Callable[[float, float, float], Point]  # metres along, height, metres
 
 
 class _House(NamedTuple):
-    """How one house is built; the shares are its city's, see CityStyle."""
+    """The construction of one house, drawn from its city's shares, see CityStyle."""
 
     floors: int
     color: Color
@@ -34,20 +34,20 @@ def _storeys(city: CityStyle, tallness: float) -> int:
 
 
 def house_height(city: CityStyle, tallness: float) -> float:
-    """Metres up to the eaves; tallness: 0..1, as for draw_building()."""
+    """Height of the eaves in metres; tallness: 0..1, as for draw_building()."""
     return 3.1 * _storeys(city, tallness) + 0.8
 
 
 def _build_house(canvas: Canvas, tallness: float) -> _House:
-    city, dice = canvas.city, canvas.detail.random(10).tolist()
+    city, uniform = canvas.city, canvas.detail.random(10).tolist()
     width, height, spacing = city.window
-    spacing *= 0.9 + 0.35 * dice[0]
-    tone = 0.93 + 0.12 * dice[1]
+    spacing *= 0.9 + 0.35 * uniform[0]
+    tone = 0.93 + 0.12 * uniform[1]
     color = tuple(min(int(c * tone), 255) for c in canvas.pick(city.facades))
     shares = (city.shops, city.balconies, city.bars, city.shutters, city.glass, city.courses)
-    traits = (bool(u < share) for u, share in zip(dice[4:], shares, strict=True))
-    window = (width * (0.88 + 0.24 * dice[2]), height, spacing)
-    accent = CAR_COLORS[int(dice[3] * len(CAR_COLORS))]
+    traits = (bool(u < share) for u, share in zip(uniform[4:], shares, strict=True))
+    window = (width * (0.88 + 0.24 * uniform[2]), height, spacing)
+    accent = CAR_COLORS[int(uniform[3] * len(CAR_COLORS))]
     return _House(_storeys(city, tallness), color, window, accent, *traits)
 
 
@@ -65,7 +65,7 @@ def _pane(
 def _draw_balcony(
     canvas: Canvas, place: _Facade, left: float, right: float, y: float, shade: float
 ) -> None:
-    """A slab and a railing, seen from below and from its near end."""
+    """Draw a balcony, seen from below and from its near end."""
     id_, trim, out = ID["building"], canvas.city.trim, 0.9
     slab = [place(left, y, 0), place(right, y, 0), place(right, y, out), place(left, y, out)]
     canvas.polygon(slab, trim, id_, shade * 0.55)
@@ -111,7 +111,7 @@ def _draw_window(
 def _draw_ground_floor(
     canvas: Canvas, place: _Facade, house: _House, length: float, shade: float
 ) -> None:
-    """Shop windows under the shop's sign."""
+    """Draw shop windows under the shop's sign."""
     lit = canvas.light.lamps > 0.5
     canvas.polygon(_pane(place, 0.3, length - 0.3, 0.1, 3.3), canvas.city.trim, None, shade * 0.5)
     canvas.polygon(_pane(place, 0.3, length - 0.3, 2.75, 3.4), house.accent, None, shade)
@@ -122,7 +122,7 @@ def _draw_ground_floor(
         left, right = 0.5 + i * step, 0.3 + (i + 1) * step
         pane = _pane(place, left, right, 0.15 if door else 0.6, 2.65)
         canvas.polygon(pane, canvas.warm if lit else GLASS, None, 0.75 if lit else shade * 1.25)
-        if lit:  # shelves, and what is on them
+        if lit:  # shelves and goods
             canvas.polygon(_pane(place, left, right, 0.6, 1.0), canvas.warm, None, 0.4)
             for k, high in ((0.12, 1.9), (0.4, 1.5), (0.62, 2.1)):
                 a, b = left + (right - left) * k, left + (right - left) * (k + 0.2)
@@ -135,7 +135,7 @@ def _draw_ground_floor(
 def _draw_facade(
     canvas: Canvas, place: _Facade, house: _House, length: float, shade: float
 ) -> None:
-    """Windows, doors, shops and balconies of one facade, `length` metres long."""
+    """Draw the windows, doors, shops and balconies of a facade that is `length` metres long."""
     width, height, spacing = house.window
     columns = max(1, int((length - 0.6) / spacing))
     if house.glass:
@@ -177,10 +177,12 @@ def draw_building(
     awning: bool,
     corner: bool,
 ) -> None:
-    """A house along the street, from z0 to z1.
+    """Draw a house along the street, from z0 to z1.
 
-    tallness: 0..1, from the least to the most floors that the city has; awning: above a shop;
-    corner: windows in the end wall too, which faces a park or a side street.
+    Args:
+        tallness: 0..1, from the fewest to the most floors of the city's houses.
+        awning: with an awning over the pavement.
+        corner: with windows in the near end wall, too, which faces a park or a side street.
     """
     city, id_ = canvas.city, ID["building"]
     house, top, back = _build_house(canvas, tallness), house_height(city, tallness), x + side * 11.0
@@ -211,9 +213,9 @@ def draw_building(
 def _draw_wall(
     canvas: Canvas, x: float, z0: float, z1: float, top: float, house: _House, shade: float
 ) -> None:
-    """The wall along the street, with its base, its band and its courses of stone."""
+    """Draw the wall along the street, with base, band and courses of stone."""
     canvas.wall(x, z0, z1, 0, top, house.color, ID["building"], shade)
-    if canvas.light.haze[1]:  # in fog, piece by piece, each paler than the one before
+    if canvas.light.haze[1]:  # in fog, in pieces, because each is paler than the one before
         for i in range(1, int((z1 - z0) / 4) + 1):
             canvas.wall(x, z0 + 4 * i, z1, 0, top, house.color, None, shade)
     if house.courses and z0 < 30:
@@ -255,7 +257,7 @@ def _draw_hedge(canvas: Canvas, x: float, z0: float, z1: float) -> None:
 
 
 def draw_park(canvas: Canvas, side: int, x: float, z0: float, z1: float, edge: int) -> None:
-    """Trees on grass from z0 to z1; edge 0..3: behind a fence, a wall, a hedge, a fence."""
+    """Draw trees on grass from z0 to z1; edge 0..3: behind a fence, a wall, a hedge, a fence."""
     canvas.floor(x, x + side * 40, z0, z1, GRASS, ID["terrain"])
     z = z1 - 1.0
     while z > z0 + 1:
@@ -268,14 +270,14 @@ def draw_park(canvas: Canvas, side: int, x: float, z0: float, z1: float, edge: i
 
 
 def draw_guard_rail(canvas: Canvas, x: float, z: float) -> None:
-    """One post and the rail to the next: a piece at a time, so that people can stand behind it."""
+    """Draw one post and the rail to the next; nearer pieces then hide people behind them."""
     canvas.bar(x, z, -0.05, 0, 0.05, 0.6, STEEL, ID["guard rail"], 0.7)
     canvas.wall(x, z, z + 2.5, 0.4, 0.8, (176, 180, 184), ID["guard rail"])
     canvas.wall(x, z, z + 2.5, 0.57, 0.62, (120, 124, 128))
 
 
 def draw_bridge(canvas: Canvas, z: float, left: float, right: float) -> None:
-    """A bridge across the street, which lies between left and right."""
+    """Draw a bridge across the street, which lies between left and right."""
     canvas.shadow(left, right, z - 1, z + 9, 1.6)
     for x in (left - 0.4, right + 0.4):
         canvas.bar(x, z, -0.5, 0, 0.5, 5.4, STONE, ID["bridge"], 0.75)
@@ -294,7 +296,7 @@ def _draw_tunnel(canvas: Canvas, z: float, left: float, right: float) -> None:
 
 
 def draw_street_end(canvas: Canvas, kind: int, left: float, right: float) -> None:
-    """What closes the view; kind 0: houses across the street, 1: trees, 2: a tunnel under them."""
+    """Draw the end of the street; kind 0: houses across it, 1: trees, 2: trees over a tunnel."""
     if kind == 0:
         for i in range(-4, 5):
             storeys = int(canvas.style.random() * 4)
@@ -315,7 +317,7 @@ def draw_street_end(canvas: Canvas, kind: int, left: float, right: float) -> Non
 
 
 def draw_balloon(canvas: Canvas, u: float) -> None:
-    """A hot-air balloon: Cityscapes has no name for it, so it is 'unlabeled'."""
+    """Draw a hot-air balloon; Cityscapes has no class for it, so its label is 'unlabeled'."""
     x, y, z, color = (u - 0.5) * 24, 25.0, 100.0, canvas.pick(((220, 70, 50), (240, 180, 50)))
     canvas.disc(x, y, z, 4.2, 4.6, color, ID["unlabeled"])
     canvas.disc(x, y, z, 1.6, 4.6, (250, 240, 220))

@@ -1,11 +1,11 @@
-"""The canvas of the toy streets: one camera, one light, photo and instance map painted at once.
+"""The canvas of the toy streets, which paints image and instance map under one camera and light.
 
-A place is given in metres as the camera sees it: x to the right of its path, y up from the road, z
-ahead.  What is painted later hides what was painted before, so callers draw from far to near.  A
-side is -1 (left of the camera's path) or 1 (right).
+Positions are in metres, relative to the camera: x to the right of its path, y up from the road, z
+ahead.  Later shapes hide earlier ones, so callers draw from far to near.  A side is -1 (left of
+the camera's path) or 1 (right).
 
-Every corner is brought to whole pixels before it is painted, and painted in ways that all versions
-of Pillow share (see _ring), so that a street has the same pixels everywhere.
+Corners are rounded to whole pixels before a shape is painted, and shapes are chosen so that all
+versions of Pillow fill them alike (see _ring).  Therefore a street has the same pixels everywhere.
 """
 
 from collections import Counter
@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw
 from utils.labels import ID
 from utils.toy.styles import WARM, CityStyle, Color, Light
 
-NEAR, FAR = 1.5, 130.0  # metres: where the street begins (behind the bonnet) and ends
-OVERSAMPLING = 2  # the photo is drawn this much larger, then averaged; the maps are subsampled
+NEAR, FAR = 1.5, 130.0  # z in metres at which the street begins (behind the bonnet) and ends
+OVERSAMPLING = 2  # everything is drawn larger by this factor; then photos are averaged, maps not
 SHADE = (12, 12, 28)  # the colour of shadows
 
 Point = tuple[float, float, float]  # x, y, z in metres
@@ -27,17 +27,17 @@ Pixel = tuple[int, int]
 
 
 def _ring(pixels: list[Pixel]) -> list[Pixel]:
-    """A polygon's corners such that every version of Pillow fills it alike.
+    """Change a polygon's corners so that every version of Pillow fills it alike.
 
-    Where both edges at a topmost or lowest corner go off to the same side, Pillow up to 11.0 fills
-    the tip in one way, from 11.2 on in another.  A second corner, one pixel below or above, gives
-    such a tip an upright edge, which they agree on.  (11.1 draws long slanted edges in a way of its
-    own, later withdrawn: about one pixel in ten thousand differs.)
+    If both edges at a topmost or lowest corner lean to the same side, Pillow up to 11.0 fills the
+    tip differently from Pillow 11.2 and later.  A second corner, one pixel below or above, gives
+    the tip an upright edge, which all versions fill alike.  (Only 11.1 draws long slanted edges
+    differently: about one pixel in ten thousand.)
     """
     (ax, ay), (bx, by) = pixels[-2:]
     for cx, cy in pixels:
         if (ay - by) * (cy - by) > 0 and (ax - bx) * (cx - bx) > 0 or (bx == cx and by == cy):
-            break  # such a tip, or a corner twice, which may hide one
+            break  # a leaning tip, or the same corner twice, which may hide one
         ax, ay, bx, by = bx, by, cx, cy
     else:
         return pixels
@@ -66,10 +66,11 @@ def _sky(size: tuple[int, int], horizon: float, light: Light) -> Image.Image:
 
 
 class Canvas:
-    """Photo and instance map under one camera; all that draws goes through here.
+    """Image and instance map under one camera; all drawing functions paint through its methods.
 
-    Three random streams: layout (where things stand), style (colours, crowns, lit windows) and
-    detail (how houses and cars are built).
+    Args:
+        size: (width, height) of the finished picture in pixels.
+        layout, style, detail: random streams, see utils.toy.streets.
     """
 
     def __init__(
@@ -83,10 +84,10 @@ class Canvas:
     ):
         self.size = (size[0] * OVERSAMPLING, size[1] * OVERSAMPLING)
         self.city, self.light, self.style, self.detail = city, light, style, detail
-        # Units of the picture's height: a 2:1 picture reaches from 0 to 2, and from 0 to 1.
-        dice = layout.random(4).tolist()
-        self.vanishing_x, self.horizon = 0.88 + 0.24 * dice[0], 0.45 + 0.04 * dice[1]
-        self.focal, self.eye = 1.5 + 0.25 * dice[2], 1.25 + 0.25 * dice[3]
+        # In units of the picture's height: a 2:1 picture is 2 wide and 1 high.
+        uniform = layout.random(4).tolist()
+        self.vanishing_x, self.horizon = 0.88 + 0.24 * uniform[0], 0.45 + 0.04 * uniform[1]
+        self.focal, self.eye = 1.5 + 0.25 * uniform[2], 1.25 + 0.25 * uniform[3]
         self._centre = (self.vanishing_x * self.size[0] / 2, self.horizon * self.size[1])
         self._scale = (self.focal * self.size[0] / 2, self.focal * self.size[1])
         self.photo = _sky(self.size, self.horizon, light)
@@ -94,36 +95,36 @@ class Canvas:
         self._paint = ImageDraw.Draw(self.photo)
         self._glaze = ImageDraw.Draw(self.photo, "RGBA")
         self._mark = ImageDraw.Draw(self.instances)
-        self._haze = (0.0, 0.0)  # the ground gets its haze as a whole, see finish_ground()
+        self._haze = (0.0, 0.0)  # finish_ground() adds the haze of the ground
         self._shadows = Image.new("L", self.size)
         self._shade = ImageDraw.Draw(self._shadows)
-        # Multiplied with the light, this is warm light again: it shines by itself.
+        # lit() multiplies every colour with the light; divided by it, WARM keeps its own colour.
         self.warm = tuple(int(c / k) for c, k in zip(WARM, light.color))
-        # Pixel x and y, what has been painted there, two radii in picture heights, colour, the
-        # pixel row where what carries the lamp stands.
+        # For each glow: pixel x and y, the id at this pixel, two radii in picture heights, colour,
+        # and the pixel row of the lamp's foot.
         self.glows: list[tuple[int, int, int, float, float, Color, int]] = []
         self._count = Counter()
 
     def new(self, name: str) -> int:
-        """The id of one more thing of this class."""
+        """Return the instance id of one more thing of this class."""
         self._count[name] += 1
         return ID[name] * 1000 + self._count[name] - 1
 
     def pick(self, choices: Sequence[Color]) -> Color:
-        """One of these colours, by the style's random stream."""
+        """Choose one of these colours by the style's random stream."""
         return choices[int(self.style.random() * len(choices))]
 
     def draw_night_sky(self, air: np.random.Generator) -> None:
-        """Stars and a moon, where the light has them; they are sky."""
-        dice = air.random((60, 3)).tolist()
+        """Draw stars and a moon if the light has stars; their label stays sky."""
+        uniform = air.random((60, 3)).tolist()
         if not self.light.stars:
             return
         width, height = self.size
-        for u, v, k in dice[1:]:
+        for u, v, k in uniform[1:]:
             x, y, bright = int(u * width), int(v * v * self.horizon * height), int(70 + 150 * k)
             star = (bright, bright, bright + 20)
             self._paint.rectangle((x, y, x + int(k > 0.5), y + 1), fill=star)
-        x, y = (0.3 + 0.4 * dice[0][0]) * width, (0.06 + 0.12 * dice[0][1]) * height
+        x, y = (0.3 + 0.4 * uniform[0][0]) * width, (0.06 + 0.12 * uniform[0][1]) * height
         for part, color in ((15, (26, 30, 54)), (23, (48, 52, 74)), (34, (232, 230, 212))):
             r = height / part
             self._paint.ellipse((int(x - r), int(y - r), int(x + r), int(y + r)), fill=color)
@@ -131,7 +132,7 @@ class Canvas:
     # --- camera and light -------------------------------------------------------------------------
 
     def at(self, x: float, y: float, z: float) -> Pixel:
-        """Where a point in space appears, in pixels of the oversampled picture."""
+        """Project a point in space to a pixel of the oversampled picture."""
         if z < NEAR:
             z = NEAR
         return (
@@ -149,7 +150,7 @@ class Canvas:
         return _ring(pixels)
 
     def lit(self, color: Color, z: float, shade: float = 1.0) -> Color:
-        """A surface colour under this light, paler in the distance."""
+        """Return a surface colour under this light, with haze by distance."""
         haze = z * (self._haze[0] + self._haze[1] * z)
         far = haze / (1 + haze)
         near = (1 - far) * shade
@@ -160,11 +161,11 @@ class Canvas:
         return min(red, 255), min(green, 255), min(blue, 255)
 
     def sunny(self, side: int) -> float:
-        """How bright a wall on this side (-1 left, 1 right) is; the sun's side lies in shade."""
+        """Brightness of a wall on this side (-1 left, 1 right); the sun's side is in shade."""
         return 1.04 - 0.16 * self.light.contrast * self.light.sun * side
 
     def id_at(self, px: float, py: float) -> int:
-        """What has been painted at this pixel so far."""
+        """The id that has been painted at this pixel so far."""
         return self.instances.getpixel((int(px), int(py)))
 
     # --- shapes in space --------------------------------------------------------------------------
@@ -172,7 +173,7 @@ class Canvas:
     def polygon(
         self, points: Sequence[Point], color: Color, id_: int | None = None, shade: float = 1.0
     ) -> None:
-        """A polygon in space; without an id it is a detail, seen in the photo only."""
+        """Draw a polygon in space; without an id it is a detail of the image only."""
         ring = self._outline(points)
         self._paint.polygon(ring, fill=self.lit(color, points[0][2], shade))
         if id_ is not None:
@@ -187,7 +188,7 @@ class Canvas:
         id_: int | None = None,
         shade: float = 1.0,
     ) -> None:
-        """A polygon that faces the camera; outline: (dx, y) in metres from (x, 0, z)."""
+        """Draw a polygon that faces the camera; outline: (dx, y) in metres from (x, 0, z)."""
         self.polygon([(x + dx, y, z) for dx, y in outline], color, id_, shade)
 
     def bar(
@@ -202,7 +203,7 @@ class Canvas:
         id_: int | None = None,
         shade: float = 1.0,
     ) -> None:
-        """An upright rectangle that faces the camera; left and right are counted from x."""
+        """Draw an upright rectangle that faces the camera; left and right are relative to x."""
         box = (*self.at(x + left, top, z), *self.at(x + right, bottom, z))
         self._paint.rectangle(box, fill=self.lit(color, z, shade))
         if id_ is not None:
@@ -219,7 +220,7 @@ class Canvas:
         id_: int | None = None,
         shade: float = 1.0,
     ) -> None:
-        """An upright ellipse that faces the camera; rx and ry are its radii."""
+        """Draw an upright ellipse that faces the camera; rx and ry are its radii."""
         px, py = self._centre[0] + self._scale[0] * x / z, self._scale[1] * (self.eye - y) / z
         py, rx, ry = py + self._centre[1], self._scale[0] * rx / z, self._scale[1] * ry / z
         if px - rx > self.size[0] or px + rx < 0 or py + ry < 0:
@@ -240,7 +241,7 @@ class Canvas:
         id_: int | None = None,
         shade: float = 1.0,
     ) -> None:
-        """An upright rectangle along the street, at this x from z0 to z1."""
+        """Draw an upright rectangle along the street, at this x from z0 to z1."""
         self.polygon([(x, y0, z0), (x, y1, z0), (x, y1, z1), (x, y0, z1)], color, id_, shade)
 
     def floor(
@@ -254,21 +255,21 @@ class Canvas:
         y: float = 0.0,
         shade: float = 1.0,
     ) -> None:
-        """A level rectangle."""
+        """Draw a horizontal rectangle."""
         self.polygon([(x0, y, z0), (x1, y, z0), (x1, y, z1), (x0, y, z1)], color, id_, shade)
 
     def screen(self, outline: Outline, color: Color, id_: int) -> None:
-        """A polygon in picture coordinates 0..1, not in space."""
+        """Draw a polygon in picture coordinates 0..1, not in space."""
         ring = _ring([(int(u * self.size[0]), int(v * self.size[1])) for u, v in outline])
         self._paint.polygon(ring, fill=color)
         self._mark.polygon(ring, fill=id_)
 
-    # --- in the photo only: lamps, shadows, haze --------------------------------------------------
+    # --- in the image only: lamps, shadows, haze --------------------------------------------------
 
     def lamp(
         self, x: float, y: float, z: float, radius: float, color: Color, glow: float = 0.0
     ) -> None:
-        """A disc that shines by itself; when lamps are on it glows `glow` metres around."""
+        """Draw a lamp as a disc; when lamps are on, it also glows with this radius in metres."""
         on = self.light.lamps > 0
         box = (*self.at(x - radius, y + radius, z), *self.at(x + radius, y - radius, z))
         self._paint.ellipse(box, fill=color if on else self.lit(color, z))
@@ -278,14 +279,14 @@ class Canvas:
     def glow(
         self, x: float, y: float, z: float, radius: float, color: Color, flat: float = 1.0
     ) -> None:
-        """Light around a lamp, added at the end; flat < 1 for a pool of light on the ground."""
+        """Note the light around a lamp, which is added last; flat < 1 for light on the ground."""
         (px, py), reach = self.at(x, y, z), radius * self.focal / z
         if 0 <= px < self.size[0] and 0 <= py < self.size[1]:
             foot = self.at(x, 0, z)[1]
             self.glows.append((px, py, self.id_at(px, py), reach, reach * flat, color, foot))
 
     def veil(self, points: Sequence[Point], color: Color, opacity: int) -> None:
-        """A see-through polygon."""
+        """Draw a translucent polygon."""
         fill = (*self.lit(color, points[0][2]), opacity)
         self._glaze.polygon(self._outline(points), fill=fill)
 
@@ -298,7 +299,7 @@ class Canvas:
         strength: float = 1.0,
         height: float = 0.0,
     ) -> None:
-        """An octagon of shade under a thing of this height, longer away from the sun."""
+        """Draw an octagon of shade under a thing of this height, longer away from the sun."""
         reach = -self.light.sun * self.light.cast * height
         x0, x1 = x0 + min(reach, 0), x1 + max(reach, 0)
         a, b, c, d = (x0 + (x1 - x0) * k for k in (0, 0.2, 0.8, 1))
@@ -308,29 +309,29 @@ class Canvas:
         self._glaze.polygon(self._outline([(x, 0, z) for x, z in ring]), fill=fill)
 
     def _cast(self, ring: Sequence[tuple[float, float]]) -> None:
-        """Take the sun from a piece of the ground; ring: x and z of its corners."""
+        """Mark a piece of the ground as shadow; ring: x and z of its corners."""
         self._shade.polygon(self._outline([(x, 0, z) for x, z in ring]), fill=255)
 
     def _reach(self, height: float) -> tuple[float, float]:
-        """How far the shadow of a point lies from its foot, in x and z."""
+        """Distance from a point's foot to its shadow, in x and z."""
         return -self.light.sun * self.light.cast * height, 0.4 * self.light.cast * height
 
     def cast_box(self, x0: float, x1: float, z0: float, z1: float, height: float) -> None:
-        """The shadow of a house: x0 is its wall at the street."""
+        """Cast the shadow of a house; x0 is its wall at the street."""
         dx, dz = self._reach(height)
         if dx * (x0 - x1) > 0:  # away from the street it would fall on other houses
             front, back = [(x0, z0), (x0 + dx, z0 + dz), (x0 + dx, z1 + dz)], [(x1, z1), (x1, z0)]
             self._cast([*front, (x1 + dx, z1 + dz), *back])
 
     def cast_pole(self, x: float, z: float, height: float, radius: float) -> None:
-        """The shadow of a pole or a trunk."""
+        """Cast the shadow of a pole or a trunk."""
         dx, dz = self._reach(height)
         if dx:
             a, b = (x + radius, z - radius), (x - radius, z + radius)
             self._cast([a, b, (b[0] + dx, b[1] + dz), (a[0] + dx, a[1] + dz)])
 
     def cast_crown(self, x: float, z: float, height: float, radius: float) -> None:
-        """The shadow of a tree's crown, with bulges."""
+        """Cast the shadow of a tree's crown, with bulges."""
         dx, dz = self._reach(height)
         if dx:
             ring = ((1, 0), (0.78, 0.6), (0.3, 0.8), (0, 1), (-0.6, 0.85), (-0.8, 0.5), (-1, 0),
@@ -338,7 +339,7 @@ class Canvas:
             self._cast([(x + dx + radius * u, z + dz + radius * v) for u, v in ring])
 
     def finish_ground(self) -> None:
-        """Lay the cast shadows on the ground and let it fade with distance, row by row."""
+        """Draw the cast shadows on the ground, and add haze by distance, row by row."""
         if self.light.cast:
             shadow = self._shadows.point([0] + [self.light.shadow * 5 // 4] * 255)
             self.photo.paste(SHADE, mask=shadow)

@@ -1,6 +1,6 @@
-"""What stands or walks in the toy streets: trees, poles and lamps, signs, furniture, people.
+"""Draw trees, poles, lamps, signs, street furniture and people of the toy streets.
 
-Every drawing function takes the canvas and where the object's nearest point is.
+Every drawing function takes the canvas and the position of the object's nearest point.
 """
 
 from utils.labels import ID
@@ -21,7 +21,7 @@ from utils.toy.styles import (
 
 
 def draw_tree(canvas: Canvas, x: float, z: float, height: float, spread: float) -> None:
-    """A tree: its crown, `spread` in radius, has its centre at `height`."""
+    """Draw a tree whose crown has the radius `spread` and its centre at `height`."""
     id_, random = ID["vegetation"], canvas.style.random
     color = canvas.pick(canvas.city.foliage)
     sun = canvas.light.sun * canvas.light.contrast
@@ -51,13 +51,13 @@ def draw_pole(
     color: Color = STEEL,
     label: str = "pole",
 ) -> None:
-    """A pole, darker on its left half."""
+    """Draw a pole, darker on its left half."""
     canvas.bar(x, z, -radius, 0, radius, height, color, ID[label])
     canvas.bar(x, z, -radius, 0, 0, height, color, None, 0.75)
 
 
 def draw_street_lamp(canvas: Canvas, x: float, z: float, side: int) -> None:
-    """A lamp whose arm reaches over the road."""
+    """Draw a lamp whose arm reaches over the road."""
     draw_pole(canvas, x, z, 6.2, 0.08)
     canvas.bar(x, z, min(0, -side * 1.3), 6.1, max(0, -side * 1.3), 6.25, STEEL, ID["pole"])
     canvas.bar(x - side * 1.3, z, -0.4, 6.02, 0.4, 6.22, STEEL, ID["pole"])
@@ -67,7 +67,7 @@ def draw_street_lamp(canvas: Canvas, x: float, z: float, side: int) -> None:
 
 
 def draw_sign(canvas: Canvas, x: float, z: float, kind: int) -> None:
-    """A traffic sign on its pole; kind 0..3: round, triangular, square, a board."""
+    """Draw a traffic sign on its pole; kind 0..3: round, triangular, square, a board."""
     id_ = ID["traffic sign"]
     draw_pole(canvas, x, z, 2.4, 0.05)
     if kind == 0:  # no entry, speed limits
@@ -79,14 +79,14 @@ def draw_sign(canvas: Canvas, x: float, z: float, kind: int) -> None:
     elif kind == 2:  # parking, crossing
         canvas.bar(x, z, -0.42, 2.2, 0.42, 3.04, (30, 84, 170), id_)
         canvas.bar(x, z, -0.12, 2.35, 0.12, 2.9, WHITE)
-    else:  # a board with the way to other towns
+    else:  # a direction board
         canvas.bar(x, z, -0.9, 2.1, 0.9, 3.2, (232, 196, 50), id_)
         canvas.bar(x, z, -0.7, 2.75, 0.5, 2.95, (40, 40, 40))
         canvas.bar(x, z, -0.7, 2.35, 0.2, 2.55, (40, 40, 40))
 
 
 def draw_traffic_light(canvas: Canvas, x: float, z: float, phase: int) -> None:
-    """A traffic light; phase 0..2: red, yellow, green."""
+    """Draw a traffic light; phase 0..2: red, yellow, green."""
     draw_pole(canvas, x, z, 3.3, 0.07, (70, 74, 76))
     canvas.bar(x, z, -0.24, 2.4, 0.24, 3.6, (36, 38, 38), ID["traffic light"])
     for i, color in enumerate(((240, 40, 30), (250, 180, 40), (60, 220, 120))):
@@ -97,7 +97,7 @@ def draw_traffic_light(canvas: Canvas, x: float, z: float, phase: int) -> None:
 
 
 def draw_bin(canvas: Canvas, x: float, z: float, kind: int) -> None:
-    """What stands around as 'static'; kind 0..2: a bin, a bollard, a box."""
+    """Draw an object with the label 'static'; kind 0..2: a bin, a bollard, a box."""
     color = ((52, 92, 62), (60, 62, 66), (196, 160, 40))[kind]
     half, top = ((0.32, 1.15), (0.12, 1.0), (0.4, 1.35))[kind]
     canvas.shadow(x - half, x + half, z - 0.1, z + 0.6)
@@ -106,13 +106,13 @@ def draw_bin(canvas: Canvas, x: float, z: float, kind: int) -> None:
 
 
 def draw_pole_group(canvas: Canvas, x: float, z: float) -> None:
-    """Three poles close together: a label of its own."""
+    """Draw three poles close together, which have the label 'polegroup'."""
     for dx in (-0.22, 0.0, 0.22):
         draw_pole(canvas, x + dx, z, 2.6 - abs(dx) * 3, 0.06, label="polegroup")
 
 
 def draw_person(canvas: Canvas, x: float, z: float, height: float, step: float) -> None:
-    """Someone who walks, the feet `step` before and behind."""
+    """Draw a walking person whose feet are `step` metres in front and behind."""
     id_, k = canvas.new("person"), height / 1.75
     coat, trousers, skin = canvas.pick(CLOTHES), canvas.pick(TROUSERS), canvas.pick(SKIN)
     hair = canvas.pick(HAIR)
@@ -133,7 +133,7 @@ def draw_person(canvas: Canvas, x: float, z: float, height: float, step: float) 
 
 
 def draw_dog(canvas: Canvas, x: float, z: float) -> None:
-    """A dog: what moves and has no name in Cityscapes is 'dynamic'."""
+    """Draw a dog; Cityscapes has no class for it, so its label is 'dynamic'."""
     id_, color = ID["dynamic"], canvas.pick(((90, 66, 46), (40, 38, 38), (190, 160, 120)))
     for dx in (-0.26, -0.16, 0.18, 0.28):
         canvas.bar(x, z, dx - 0.04, 0, dx + 0.04, 0.3, color, id_, 0.7)
@@ -142,6 +142,7 @@ def draw_dog(canvas: Canvas, x: float, z: float) -> None:
 
 
 def draw_bush(canvas: Canvas, x: float, z: float, height: float) -> None:
+    """Draw a bush of overlapping discs."""
     color = canvas.pick(canvas.city.foliage)
     for _ in range(5):
         dx, size = (canvas.style.random() - 0.5) * height, 0.5 + 0.3 * canvas.style.random()

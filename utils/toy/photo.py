@@ -1,7 +1,8 @@
-"""How a painted toy street becomes a photo: clouds, surfaces, lamps, wet ground, rain, noise.
+"""Finish a painted toy street: add clouds, surface texture, lamps, wet ground, rain and noise.
 
-Arrays are only added, multiplied and compared (numpy rounds that alike on every machine, unlike exp
-or sin), and pictures are only resized and box-blurred, which Pillow does in whole numbers.
+Arrays are only added, multiplied and compared, because numpy rounds these operations alike on every
+machine, unlike exp or sin.  Pictures are only resized and box-blurred, which Pillow computes in
+integers.
 """
 
 import numpy as np
@@ -12,7 +13,7 @@ from utils.toy.canvas import OVERSAMPLING, Canvas
 
 BILINEAR, BOX = Image.Resampling.BILINEAR, Image.Resampling.BOX
 
-# Of each class's surface: the fine and the blotchy grain, and how much it mirrors when it is wet.
+# For each label: strength of the fine and of the blotchy texture, and reflectivity when it is wet.
 _FINE_GRAIN = np.full(34, 0.05, np.float32)
 _BLOTCHES = np.full(34, 0.03, np.float32)
 _MIRRORS = np.zeros(34, np.float32)
@@ -27,13 +28,13 @@ for _name, _fine, _blotchy, _mirror in (
 
 
 def _draw_glow(canvas: Canvas) -> tuple[Image.Image, Image.Image]:
-    """The light around all lamps, and their streaks on wet ground, both small and soft."""
+    """Draw the light around all lamps, and their reflections on wet ground, at a small size."""
     light = canvas.light
     if light.lamps > 0.5:
         canvas.glow(-0.5, 0.0, 7.0, 3.4, (120, 110, 84), 0.22)  # the camera's own headlights
     glow, streaks = Image.new("RGB", (128, 64)), Image.new("RGB", (256, 64))
     paint, smear = ImageDraw.Draw(glow), ImageDraw.Draw(streaks)
-    # Where another thing has been painted since, the lamp is hidden.
+    # A lamp is hidden if another thing has been painted over it.
     visible = [lamp for lamp in canvas.glows if canvas.id_at(*lamp[:2]) == lamp[2]]
     for ring in (1.0, 0.75, 0.5, 0.25):  # faint outer rings before bright inner ones
         for px, py, _, rx, ry, color, foot in visible:
@@ -52,7 +53,7 @@ def _draw_glow(canvas: Canvas) -> tuple[Image.Image, Image.Image]:
 
 
 def _mirror(photo: np.ndarray, horizon: int) -> np.ndarray:
-    """What is above the horizon, upside down below it, blurred along the columns."""
+    """Mirror the picture above the horizon into the part below it, blurred along the columns."""
     height, width = photo.shape[:2]
     above = Image.fromarray(np.clip(photo[:horizon], 0, 255).astype(np.uint8))
     above = above.resize((max(width // 5, 1), 6), BOX)
@@ -63,7 +64,7 @@ def _mirror(photo: np.ndarray, horizon: int) -> np.ndarray:
 
 
 def _rain(size: tuple[int, int], air: np.random.Generator) -> np.ndarray:
-    """Strokes of rain, (H, W, 1) in 0..1."""
+    """Draw strokes of rain, (H, W, 1) in 0..1."""
     strokes = Image.new("L", size)
     draw = ImageDraw.Draw(strokes)
     for u, v, length, bright in air.random((110, 4)).tolist():
@@ -79,11 +80,11 @@ def develop(
     texture: np.random.Generator,
     air: np.random.Generator,
 ) -> np.ndarray:
-    """The finished photo.
+    """Return the finished image of a canvas.
 
     Args:
-        canvas: everything has been painted on it.
-        label_ids: (H, W) uint8, of the finished size.
+        canvas: with everything painted on it.
+        label_ids: (H, W) uint8, at the finished size.
         texture, air: random streams, for surfaces and for the weather.
 
     Returns (H, W, 3) uint8.
@@ -92,7 +93,7 @@ def develop(
     light = canvas.light
     photo = np.asarray(canvas.photo.reduce(OVERSAMPLING)).astype(np.float32)
 
-    def noise(rows: int, columns: int) -> np.ndarray:  # (H, W) in -1..1, of this coarseness
+    def noise(rows: int, columns: int) -> np.ndarray:  # (H, W) in -1..1, from a grid of this size
         grain = texture.integers(0, 256, (rows, columns), dtype=np.uint8)
         grain = Image.fromarray(grain).resize((width, height), BILINEAR)
         return np.asarray(grain).astype(np.float32) / np.float32(127.5) - 1
@@ -103,7 +104,7 @@ def develop(
     photo += cover * (cloud - photo)
     blotches = noise(28, 56)
     gain = _FINE_GRAIN[label_ids] * noise(128, 256) + _BLOTCHES[label_ids] * blotches
-    if light.haze[1]:  # fog: what has nearly its colour is far away, and shows no grain
+    if light.haze[1]:  # fog: pixels of nearly its colour are far away, and show no texture
         distance = np.abs(photo - np.float32(light.sky_horizon)).max(2)
         gain *= np.minimum(distance / np.float32(140), 1)
     photo *= (1 + gain)[..., None]

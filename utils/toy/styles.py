@@ -1,4 +1,4 @@
-"""What toy streets look like: the styles of six cities, and the light of each hour and weather."""
+"""The look of toy streets: styles of six cities, and the light of each hour and weather."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ Color = tuple[int, int, int]
 
 
 class CityStyle(NamedTuple):
-    """How a city looks."""
+    """The look of a city."""
 
     facades: tuple[Color, ...]
     trim: Color  # of window frames, cornices
@@ -14,7 +14,7 @@ class CityStyle(NamedTuple):
     gables: bool  # pitched roofs with gables, else flat ones with a cornice
     floors: tuple[int, int]
     window: tuple[float, float, float]  # width, height, spacing in metres
-    greenery: float  # 0..1: how many of the possible trees stand
+    greenery: float  # 0..1: share of the possible trees that are drawn
     foliage: tuple[Color, ...]
     road: Color
     pavement: Color
@@ -24,13 +24,13 @@ class CityStyle(NamedTuple):
     bars: float  # window bars: a cross of them in each window
     shutters: float
     glass: float  # a curtain wall: glass from edge to edge, held by thin bars
-    courses: float  # a wall of brick or stone, course upon course
+    courses: float  # visible courses of brick or stone
 
 
 class Light(NamedTuple):
-    """How an hour looks in one weather."""
+    """The light of an hour in one weather."""
 
-    color: tuple[float, float, float]  # what every surface colour is multiplied with
+    color: tuple[float, float, float]  # every surface colour is multiplied with it
     sky_top: Color
     sky_horizon: Color  # also the colour of the haze
     sun: float  # -1: from the left, 1: from the right
@@ -40,9 +40,9 @@ class Light(NamedTuple):
     lit_windows: float  # share
     lamps: float  # strength of the glow of lamps, 0..1
     haze: tuple[float, float]  # k1, k2: at z metres haze : colour = k1 z + k2 z^2 : 1
-    clouds: float  # how much of the sky they cover, -1..1
+    clouds: float  # cover of the sky, -1..1
     stars: bool
-    wet: float  # how much the ground mirrors, 0..1; it rains if it does
+    wet: float  # reflectivity of the ground, 0..1; above 0 it rains
 
 
 CITY_STYLES = {
@@ -107,7 +107,7 @@ _SKIES = {
     },
 }  # fmt: skip
 
-# Sun, contrast, shadow, cast, lit windows, lamps of each hour in clear weather.
+# For each hour in clear weather: sun, contrast, shadow, cast, lit windows, lamps.
 _HOURS = {
     "morning": (-1.0, 1.0, 80, 0.6, 0.05, 0.0),
     "noon": (1.0, 1.0, 110, 0.25, 0.0, 0.0),
@@ -115,7 +115,7 @@ _HOURS = {
     "night": (-1.0, 0.6, 60, 0.0, 0.4, 1.0),
 }
 
-# Contrast and shadow in parts of a clear day's, lamps at least, haze, clouds, wetness.
+# For each weather: factors of contrast and shadow, minimum of lamps, haze, clouds, wet.
 _AIR = {
     "clear": (1.0, 1.0, 0.0, (1 / 380, 0.0), -0.15, 0.0),
     "cloudy": (0.4, 0.7, 0.0, (1 / 300, 0.0), 0.25, 0.0),
@@ -128,21 +128,21 @@ WEATHERS = tuple(_AIR)
 
 
 def light_of(time_of_day: str, weather: str) -> Light:
-    """How one of TIMES_OF_DAY looks in one of WEATHERS."""
+    """Return the light of one of TIMES_OF_DAY in one of WEATHERS."""
     color, top, horizon = _SKIES[time_of_day][weather]
     sun, contrast, shadow, cast, windows, lamps = _HOURS[time_of_day]
-    contrast_left, shadow_left, least_lamps, haze, clouds, wet = _AIR[weather]
+    contrast_factor, shadow_factor, min_lamps, haze, clouds, wet = _AIR[weather]
     clear = weather == "clear"
     return Light(
         color,
         top,
         horizon,
         sun,
-        contrast * contrast_left,
-        int(shadow * shadow_left),
+        contrast * contrast_factor,
+        int(shadow * shadow_factor),
         cast if clear else 0.0,
         windows,
-        max(lamps, least_lamps),
+        max(lamps, min_lamps),
         haze,
         clouds,
         clear and time_of_day == "night",

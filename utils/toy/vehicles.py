@@ -1,6 +1,6 @@
-"""What rolls through the toy streets: bicycles, motorcycles, their riders, cars, large vehicles.
+"""Draw bicycles, motorcycles, riders, cars and large vehicles of the toy streets.
 
-Every drawing function takes the canvas and where the vehicle's nearest point is.
+Every drawing function takes the canvas and the position of the vehicle's nearest point.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from utils.toy.styles import (
 
 
 def draw_bicycle(canvas: Canvas, x: float, z: float, across: bool, color: Color) -> None:
-    """A bicycle, seen from the side (across) or from behind."""
+    """Draw a bicycle, seen from the side (across) or from behind."""
     id_ = canvas.new("bicycle")
     if not across:
         canvas.bar(x, z, -0.05, 0, 0.05, 0.7, RUBBER, id_)
@@ -40,7 +40,7 @@ def draw_bicycle(canvas: Canvas, x: float, z: float, across: bool, color: Color)
 
 
 def draw_motorcycle(canvas: Canvas, x: float, z: float, color: Color) -> None:
-    """A motorcycle from behind."""
+    """Draw a motorcycle, seen from behind."""
     id_ = canvas.new("motorcycle")
     canvas.shadow(x - 0.4, x + 0.4, z - 0.2, z + 1.8)
     body = ((-0.16, 0.3), (0.16, 0.3), (0.3, 0.6), (0.22, 0.92), (-0.22, 0.92), (-0.3, 0.6))
@@ -55,7 +55,7 @@ def draw_motorcycle(canvas: Canvas, x: float, z: float, color: Color) -> None:
 
 
 def draw_rider(canvas: Canvas, x: float, z: float, across: bool, motor: bool) -> None:
-    """A rider and what they ride: two things, two labels."""
+    """Draw a rider and the bicycle or motorcycle, which are two instances with two labels."""
     coat, skin, color = canvas.pick(CLOTHES), canvas.pick(SKIN), canvas.pick(CAR_COLORS)
     canvas.shadow(x - 0.5, x + 0.5, z - 0.1, z + 0.5)
     if motor:
@@ -77,7 +77,7 @@ def draw_rider(canvas: Canvas, x: float, z: float, across: bool, motor: bool) ->
 
 
 def _visible_flank(x: float, half: float) -> float | None:
-    """The x of the flank that the camera sees of a thing at x; None from straight behind."""
+    """The x of the flank that the camera sees of a thing at x; None if it sees the end only."""
     if x - half > 0.1:
         return x - half
     return x + half if x + half < -0.1 else None
@@ -101,7 +101,7 @@ class _Body(NamedTuple):
 
     hood: float
     screen: float  # how far the windscreen leans back
-    deck: float  # what is behind the rear window: a boot, or little
+    deck: float  # length behind the rear window: long with a boot
     rear: float  # how far the rear window leans forward
     belt: float  # height of the windows' lower edge
     top: float
@@ -123,7 +123,7 @@ def _draw_flank(
     color: Color,
     id_: int,
 ) -> None:
-    """A car's side; ends: z of the ends and, between them, of the window."""
+    """Draw a car's side; ends: z of the ends and, between them, of the window."""
     z, base0, roof0, roof1, base1, tail = ends
     inner = x + (flank - x) * 0.76
     shade = 0.62 * canvas.sunny(1 if x > 0 else -1)
@@ -134,7 +134,7 @@ def _draw_flank(
     low, high = body.belt + 0.04, body.top - 0.1
     glass = [(flank, low, base0 + 0.3), (inner, high, roof0 + 0.15), (inner, high, roof1 - 0.1)]
     canvas.polygon([*glass, (flank, low, base1 - 0.25)], GLASS, None, 0.8)
-    if z < 35:  # what is too fine to be seen from afar
+    if z < 35:  # details that are too fine to be seen farther away
         middle = (roof0 + roof1) / 2
         pillar = [(flank, low, middle), (inner, high, middle), (inner, high, middle + 0.12)]
         canvas.polygon([*pillar, (flank, low, middle + 0.12)], color, None, shade)
@@ -144,7 +144,7 @@ def _draw_flank(
 
 
 def draw_car(canvas: Canvas, x: float, z: float, toward: bool, size: float) -> None:
-    """A car that drives towards the camera, or away; size 1 is 4.3 m long."""
+    """Draw a car that drives towards the camera or away from it; size 1 is 4.3 m long."""
     id_, color = canvas.new("car"), canvas.pick(CAR_COLORS)
     body = _BODIES[int(canvas.detail.random() * len(_BODIES))]
     body = _Body(*(size * metres for metres in body))
@@ -181,7 +181,7 @@ def _draw_car_end(
     color: Color,
     id_: int,
 ) -> None:
-    """The near end of a car: its nose with headlights, or its tail with red lamps."""
+    """Draw the near end of a car: its nose with headlights, or its tail with red lamps."""
     canvas.bar(x, z, -half, 0, 0.24 - half, 0.4, RUBBER, id_)
     canvas.bar(x, z, half - 0.24, 0, half, 0.4, RUBBER, id_)
     face = ((-half, 0.22), (half, 0.22), (half, belt - 0.1), (half * 0.95, belt))
@@ -210,7 +210,7 @@ _LARGE_VEHICLES = {  # half width, height, length in metres, colours
 
 
 def draw_large_vehicle(canvas: Canvas, name: str, x: float, z: float, toward: bool) -> None:
-    """Bus, truck, train (tram), caravan, trailer: boxes that differ in size, colour and windows."""
+    """Draw a bus, truck, train (tram), caravan or trailer, as a box with windows or doors."""
     half, top, length, colors = _LARGE_VEHICLES[name]
     id_, color = canvas.new(name), canvas.pick(colors)
     tail, flank, base = z + length, _visible_flank(x, half), 0.35
