@@ -8,6 +8,8 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 # Notebooks tested side by side.  More than one uses one thread each.
 JOBS ?= 1
+# Where the page gets onnxruntime-web from: cdn (jsdelivr.net), or local, a copy that npm fetches.
+RUNTIME ?= cdn
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -21,7 +23,7 @@ REQUIREMENTS := requirements.txt requirements-dev.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-gpu test-colab lint notebooks clean
+.PHONY: help demo page test test-gpu test-colab lint notebooks clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +53,9 @@ demo: $(READY) ## environment, then notebooks 01-05 executed on the embedded dat
 	@ls out/demo/*.html | sed 's/^/  /'
 	@echo "Pictures:"
 	@ls out/pictures/*.jpg | sed 's/^/  /'
+
+page: $(READY) ## the painter for any browser, as files for a web server, in out/site
+	$(RUN) tools/build_page.py --runtime $(RUNTIME)
 
 test: lint ## lint, then the unit tests, then every notebook compared with what it should print
 	OMP_NUM_THREADS=1 $(RUN) -m pytest tests -n 2 --dist loadscope --no-loadscope-reorder

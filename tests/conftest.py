@@ -10,7 +10,9 @@ from local_server import local_site
 
 from utils.files import PROJECT
 
-LONGEST = ("test_browser.py", "test_training.py", "test_spade_training.py", "test_cache.py")
+LONGEST = tuple(
+    f"test_{name}.py" for name in ("browser", "page", "training", "spade_training", "cache")
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -1,60 +1,35 @@
-// The face of the painter (widgets.py, PaintCanvas): it shows two pictures and tells Python
-// what the mouse did.  Python paints the map; the line under the mouse is a preview of that.
+// The face of the painter: a canvas with its tools, which tells what the mouse or a finger did.
+//
+// Two places show it.  In a notebook (widgets.py, PaintCanvas) Python paints the map, and the line
+// under the mouse is a preview of that: render() below.  In the page of tools/build_page.py the
+// browser paints the map itself: page/page.js.
 
 const TOOLS = { paint: "Paint", fill: "Fill", erase: "Erase" };
 
-function element(tag, attributes = {}, ...children) {
+export function element(tag, attributes = {}, ...children) {
   const made = Object.assign(document.createElement(tag), attributes);
   made.append(...children);
   return made;
 }
 
-function render({ model, el }) {
-  const [width, height] = model.get("size");
-  const brushes = model.get("brushes"); // [[name, colour], ...]
+// ------------------------------------------------------------------ what is painted on
+// size: [width, height] of the map in pixels.  brushes: [[name, colour], ...].
+// drawMap(context) draws the map as it is now, with no smoothing.
+// tell(event) gets what widgets.py's paint_events() takes.  A stroke comes in pieces while it is
+// drawn: a piece that begins where the one before it ended says that it "continues".
+// The result: the elements to show, and redraw(), to be called when the map has changed.
+export function paintingSurface({ size: [width, height], brushes, drawMap, tell }) {
   let [brush, color] = brushes[0];
   let tool = "paint";
-
-  // ------------------------------------------------------------------ talking to Python
-  // One request is under way at a time.  What happens meanwhile waits in the queue and goes in one
-  // piece, so a slow generator draws fewer pictures instead of falling behind.
-  let asked = [];
-  let queue = [];
-
-  function tell(event) {
-    queue.push(event);
-    flush();
-  }
-
-  function flush() {
-    if (asked.length) return;
-    [asked, queue] = [queue, []];
-    el.dataset.waiting = asked.length ? "yes" : "no";
-    if (!asked.length) return;
-    // the number tells two equal requests apart: undo, and undo once more
-    model.set("request", { number: Math.random(), events: asked });
-    model.save_changes();
-  }
-
-  // ------------------------------------------------------------------ the map, painted on
   const canvas = element("canvas", { className: "painter-map", width, height });
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", "the label map, to be painted on");
   const context = canvas.getContext("2d");
-  const map = new Image();
-  const picture = element("img", { className: "painter-picture", alt: "the generated street" });
-  let stroke = null; // the event that the mouse is drawing
+  let stroke = null; // the newest piece of what the mouse is drawing
   let pointer = null;
 
   function redraw() {
-    context.drawImage(map, 0, 0, width, height);
-    context.lineCap = context.lineJoin = "round";
-    for (const event of [...asked, ...queue].filter((event) => event.points)) {
-      context.strokeStyle = event.color;
-      context.lineWidth = event.size;
-      context.beginPath();
-      context.moveTo(...event.points[0]);
-      event.points.forEach((point) => context.lineTo(...point));
-      context.stroke();
-    }
+    drawMap(context);
     if (pointer && tool !== "fill") {
       context.strokeStyle = "white";
       context.lineWidth = 1;
@@ -84,7 +59,7 @@ function render({ model, el }) {
     }
     canvas.setPointerCapture(event.pointerId);
     stroke = { do: tool, name: brush, size: Number(size.value), points: [[x, y]] };
-    stroke.color = tool === "paint" ? color : "#ffffff80";
+    stroke.color = tool === "paint" ? color : "#ffffff80"; // of the preview
     tell(stroke);
   }
 
@@ -92,10 +67,7 @@ function render({ model, el }) {
     if (!event.isPrimary) return;
     if (!event.buttons) stroke = null; // it was let go of where the page did not hear of it
     pointer = position(event);
-    if (stroke && queue.includes(stroke)) {
-      stroke.points.push(pointer);
-    } else if (stroke) {
-      // the part so far is under way: go on from where it ends
+    if (stroke) {
       stroke = { ...stroke, points: [stroke.points.at(-1), pointer], continues: true };
       tell(stroke);
     }
@@ -116,6 +88,7 @@ function render({ model, el }) {
   const largest = Math.floor(height / 2);
   const size = element("input", { type: "range", min: 1, max: largest, value: largest / 6 });
   size.title = "brush size";
+  size.setAttribute("aria-label", "brush size in pixels");
   const sizeText = element("span", { className: "painter-size" });
   size.oninput = () => (sizeText.textContent = `${size.value} px`);
   size.oninput();
@@ -129,7 +102,11 @@ function render({ model, el }) {
     }
     button.append(text);
     button.title = text;
-    return { button, mark: () => button.classList.toggle("painter-chosen", chosen()) };
+    const markIt = () => {
+      button.classList.toggle("painter-chosen", chosen());
+      button.setAttribute("aria-pressed", chosen());
+    };
+    return { button, mark: markIt };
   }
 
   const tools = Object.entries(TOOLS).map(([name, text]) =>
@@ -145,10 +122,76 @@ function render({ model, el }) {
   const mark = () => [...tools, ...palette].forEach((item) => item.mark());
   mark();
 
-  const undo = element("button", { type: "button", title: "Undo" }, "Undo");
-  undo.onclick = () => tell({ do: "undo" });
-  const again = element("button", { type: "button", title: "Start over" }, "Start over");
-  again.onclick = () => tell({ do: "start over" });
+  const command = (text, event) =>
+    element("button", { type: "button", title: text, onclick: () => tell(event) }, text);
+
+  const bar = (label, ...children) => {
+    const made = element("div", { className: "painter-bar" }, ...children);
+    made.setAttribute("role", "group");
+    made.setAttribute("aria-label", label);
+    return made;
+  };
+
+  const toolBar = bar(
+    "tools",
+    ...tools.map((item) => item.button),
+    element("span", { className: "painter-brush" }, size, sizeText),
+    command("Undo", { do: "undo" }),
+    command("Start over", { do: "start over" }),
+  );
+  const brushBar = bar("classes to paint", ...palette.map((item) => item.button));
+  return { canvas, toolBar, brushBar, redraw };
+}
+
+// ------------------------------------------------------------------ in a notebook
+function render({ model, el }) {
+  const [width, height] = model.get("size");
+
+  // One request is under way at a time.  What happens meanwhile waits in the queue and goes in one
+  // piece, so a slow generator draws fewer pictures instead of falling behind.
+  let asked = [];
+  let queue = [];
+
+  function tell(event) {
+    const last = queue.at(-1);
+    // Pieces of a stroke that wait together become one.
+    if (event.continues && last?.points) last.points.push(event.points.at(-1));
+    else queue.push(structuredClone(event));
+    flush();
+  }
+
+  function flush() {
+    if (asked.length) return;
+    [asked, queue] = [queue, []];
+    el.dataset.waiting = asked.length ? "yes" : "no";
+    if (!asked.length) return;
+    // the number tells two equal requests apart: undo, and undo once more
+    model.set("request", { number: Math.random(), events: asked });
+    model.save_changes();
+  }
+
+  const map = new Image();
+  const picture = element("img", { className: "painter-picture", alt: "the generated street" });
+
+  function drawMap(context) {
+    context.drawImage(map, 0, 0, width, height);
+    context.lineCap = context.lineJoin = "round";
+    for (const event of [...asked, ...queue].filter((event) => event.points)) {
+      context.strokeStyle = event.color;
+      context.lineWidth = event.size;
+      context.beginPath();
+      context.moveTo(...event.points[0]);
+      event.points.forEach((point) => context.lineTo(...point));
+      context.stroke();
+    }
+  }
+
+  const surface = paintingSurface({
+    size: [width, height],
+    brushes: model.get("brushes"), // [[name, colour], ...]
+    drawMap,
+    tell,
+  });
 
   // ------------------------------------------------------------------ what Python answers
   const message = element("div", { className: "painter-message" });
@@ -158,7 +201,7 @@ function render({ model, el }) {
   };
   const showPicture = () => (picture.src = model.get("picture_url"));
   const showMessage = () => (message.textContent = model.get("message"));
-  map.onload = redraw;
+  map.onload = surface.redraw;
   model.on("change:map_url", showMap);
   model.on("change:picture_url", showPicture);
   model.on("change:message", showMessage);
@@ -166,7 +209,7 @@ function render({ model, el }) {
     // the preview stays until the painted map is there
     showMap().then(() => {
       asked = [];
-      redraw();
+      surface.redraw();
       flush();
     });
   });
@@ -174,12 +217,11 @@ function render({ model, el }) {
   showPicture();
   showMessage();
 
-  const bar = (...children) => element("div", { className: "painter-bar" }, ...children);
   el.classList.add("painter");
   el.replaceChildren(
-    bar(...tools.map((item) => item.button), size, sizeText, undo, again),
-    bar(...palette.map((item) => item.button)),
-    element("div", { className: "painter-pictures" }, canvas, picture),
+    surface.toolBar,
+    surface.brushBar,
+    element("div", { className: "painter-pictures" }, surface.canvas, picture),
     message,
   );
   flush();
