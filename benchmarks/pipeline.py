@@ -2,7 +2,8 @@
 """Score the maps and images of photo -> map -> image -> map over a validation split.
 
     python benchmarks/pipeline.py                                  # toy streets, bundled networks
-    python benchmarks/pipeline.py --dataset camvid --root FOLDER   # networks trained on CamVid
+    python benchmarks/pipeline.py --dataset camvid --root FOLDER --segmenter streets \\
+        --generator streets                                        # networks for real photos
     python benchmarks/pipeline.py --photos FOLDER                  # a folder through the command
 
 Prints scores, and saves one picture of each stage in out/pictures.  With --photos, times

@@ -7,7 +7,7 @@
 Images are generated from the maps of photos that no network has learned from, each in the style of
 its photo.  The kernel distance of their features to those of the photos is divided by that of as
 many training photos: 1 means that generated images are no farther from them than other real photos.
-Features: mean and spread of the first feature maps of the judge, a segmentation network that no
+Features: means of the last two feature maps of the judge, a segmentation network that no
 loss used, and of EfficientNet-Lite2 with ImageNet weights.  The judge also reads the images, and a
 classifier that was trained on real photos tells which city was asked for.
 
@@ -55,22 +55,22 @@ class Pictures:
 
 
 def pooled(maps: list[Tensor]) -> Tensor:
-    """Mean and spread of feature maps (B, C, h, w) -> (B, D)."""
-    return torch.cat([y for x in maps for y in (x.mean((2, 3)), x.std((2, 3)))], dim=1)
+    """Means of the last two feature maps (B, C, h, w), at strides 16 and 32 -> (B, D)."""
+    return torch.cat([x.mean((2, 3)) for x in maps[-2:]], dim=1)
 
 
 def judge_features(network: SegmentationNet) -> Features:
     @torch.no_grad()
     def features(image_u8: Tensor) -> Tensor:
         x = u8_to_imagenet(image_u8, network.backbone.mean, network.backbone.std)
-        return pooled(network.encoder(x)[1:4])
+        return pooled(network.encoder(x))
 
     return features
 
 
 def lite2_features() -> Features:
     backbone = BACKBONES["efficientnet_lite2"]
-    stages = torch.nn.ModuleList(backbone.stages(pretrained=True)[:3]).eval()
+    stages = torch.nn.ModuleList(backbone.stages(pretrained=True)).eval()
 
     @torch.no_grad()
     def features(image_u8: Tensor) -> Tensor:

@@ -4,7 +4,6 @@
     python benchmarks/synthesis.py                                     # the bundled toy generator
     pip install transformers torch-fidelity        # for these two, whose weights are downloaded:
     python benchmarks/synthesis.py --judge segformer --features inception
-    python benchmarks/synthesis.py --dataset camvid --root FOLDER
 
 On the true maps of the validation split: what a segmentation network (the judge) reads from the
 generated photos beside what it reads from the real ones, the Frechet distance, and diversity.  A
@@ -207,7 +206,7 @@ def _listed(shares: dict[str, float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default="toy", choices=("toy", "camvid", "cityscapes"))
+    parser.add_argument("--dataset", default="toy", choices=("toy", "cityscapes"))
     parser.add_argument("--root", help="the data set's folder")
     parser.add_argument("--generator", help="a file; by default the data set's")
     parser.add_argument("--encoder", help="a file; by default the data set's")

@@ -49,7 +49,7 @@ from utils.pipeline import load_pipeline
 from utils.plots import setup_notebook, show_grid
 from utils.upload import UploadBox
 setup_notebook()
-real = load_pipeline("streets", "camvid")""",
+real = load_pipeline("streets", "streets")""",
     """\
 def show(image_u8):
     stages = list(vars(real.run(image_u8)).values())

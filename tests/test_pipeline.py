@@ -222,7 +222,7 @@ def test_command(command, tmp_path, capsys):
     assert "skipped: " in printed.err and "broken.jpg can't be read" in printed.err
     (tmp_path / "in" / "broken.jpg").unlink()
     assert command() == 0
-    assert command.asked[1] == ("streets", "camvid", "photo", "exact"), "those for real photos"
+    assert command.asked[1] == ("streets", "streets", "photo", "exact"), "those for real photos"
     assert "2 photos done (0 now)" in capsys.readouterr().out
 
 

@@ -383,7 +383,7 @@ def test_networks_that_saw_photos_carry_their_licence(tmp_path):
 
 
 def test_a_licence_is_kept_when_a_network_is_saved_again(tmp_path):
-    source = PROJECT / "data" / "weights" / "generator_camvid.safetensors"
+    source = PROJECT / "data" / "weights" / "generator_streets.safetensors"
     generator = load_generator(source)
     save_generator(generator, tmp_path / "again.safetensors")
     assert load_generator(tmp_path / "again.safetensors").licence == "CC BY-NC-SA 4.0"

@@ -43,7 +43,7 @@ WEIGHTS = PROJECT / "data" / "weights"
 MAX_BYTES = 7_000_000  # of one generator: what a phone loads in a few seconds
 
 # Generators by the names in their files, in the order of the list; others follow.
-TITLES = {"toy": "toy streets", "streets": "real streets", "camvid": "real streets (CamVid)"}
+TITLES = {"toy": "toy streets", "streets": "real streets"}
 HOURS = ("morning", "noon", "day", "dusk", "night")
 BRIGHT = ("noon", "day")
 ANY = "any"

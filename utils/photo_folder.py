@@ -481,11 +481,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--segmenter",
         default="streets",
-        help=f"{named}: streets (the default), camvid, toy; or a published network, "
+        help=f"{named}: streets (the default), toy; or a published network, "
         "segformer or hf:ORGANISATION/NAME",
     )
     parser.add_argument(
-        "--generator", default="camvid", help=f"{named}: camvid (the default), toy, cityscapes ..."
+        "--generator",
+        default="streets",
+        help=f"{named}: streets (the default), toy, cityscapes ...",
     )
     parser.add_argument(
         "--style",

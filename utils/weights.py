@@ -395,11 +395,10 @@ def find_weights(network: str, dataset: str) -> Path:
         beside = place.with_name(place.name.replace("encoder", "generator"))
         if place.is_file() and beside.is_file():
             return place
-    bundled = {"segmentation": "streets", "generator": "camvid", "encoder": "camvid"}[network]
     raise FileNotFoundError(
         f"There are no {network} weights for {dataset} yet (looked for "
         f"{', '.join(place.as_posix() for place in places)}): train them with "
         f"{trainings[network]} --dataset {dataset} --out runs/{folder}_{dataset}, or see "
-        f'data/README.md for those that can be downloaded, or take "{bundled}", which has learned '
+        f'data/README.md for those that can be downloaded, or take "streets", which has learned '
         "from real photos and comes with the project."
     )
