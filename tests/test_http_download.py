@@ -62,22 +62,19 @@ def test_progress_gives_new_attempts(site, tmp_path):
     assert path.read_bytes() == DATA and len(site.ranges()) == 5
 
 
-def test_a_server_without_range_starts_over(site, tmp_path):
-    answers = [{"stop": 150_000}, {"knows_range": False}]
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [{"stop": 150_000}, {"knows_range": False}],
+        [{"stop": 150_000}, {"shift": 1000}, {}],  # starts over, too
+        [{"stop": 100_000}, {"piece": 150_000}, {}],
+    ],
+    ids=["no range", "a wrong range", "small pieces"],
+)
+def test_a_server_that_gives_other_ranges(site, tmp_path, answers):
     path = download(site.add("/file.zip", DATA, *answers), tmp_path / "file.zip")
     assert path.read_bytes() == DATA and files(tmp_path) == ["file.zip"]
-
-
-def test_a_wrong_range_starts_over(site, tmp_path):
-    url = site.add("/file.zip", DATA, {"stop": 150_000}, {"shift": 1000}, {})
-    assert download(url, tmp_path / "file.zip").read_bytes() == DATA
-    assert [asked is None for asked in site.ranges()] == [True, False, True]
-
-
-def test_a_server_that_gives_small_pieces(site, tmp_path):
-    url = site.add("/file.zip", DATA, {"stop": 100_000}, {"piece": 150_000})
-    path = download(url, tmp_path / "file.zip")
-    assert path.read_bytes() == DATA and len(site.ranges()) == 3
+    assert len(site.ranges()) == len(answers)
 
 
 def test_what_stays_cut_is_kept_for_a_later_call(site, tmp_path):

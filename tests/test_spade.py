@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from examples import equal
 
 import spade
+from spade.fast import fast_forward
 from spade.normalization import SPADE, SpectralNormConv2d, fold_spectral_norm
-from spade.semantics import categories
+from spade.semantics import categories, label_codes
 from utils.labels import ID
 
 GOLDEN = Path(__file__).parent / "golden"  # figures of the published code
@@ -208,6 +209,9 @@ def test_golden_generator(name):
     assert torch.equal(semantics[0, 35].bool(), figures["edges"])
     with torch.no_grad():
         image_pm1 = generator(semantics, figures.get("z"))
+    torch.testing.assert_close(image_pm1[0], figures["image"], atol=1e-5, rtol=0)
+    codes = label_codes(figures["label_ids"], figures["instance_ids"])
+    image_pm1 = fast_forward(generator, codes, figures.get("z"))
     torch.testing.assert_close(image_pm1[0], figures["image"], atol=1e-5, rtol=0)
 
 
