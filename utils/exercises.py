@@ -56,8 +56,7 @@ def check(exercise: str, answer: object, *given: object) -> None:
         given: what the exercise is about, where that depends on the notebook's parameters: data,
             or a network.
 
-    Raises:
-        ValueError: there is no such exercise.
+    Raises ValueError: there is no such exercise.
     """
     if exercise not in EXERCISES:
         raise ValueError(f"There is no exercise {exercise!r}: there are {', '.join(EXERCISES)}.")
@@ -168,7 +167,7 @@ KINDS = {
 }
 
 
-# ----------------------------------------------------------------------------- 01: data
+# ----------------------------------------------------------------------------- the checks
 
 
 def _scenes_with_people(label_ids: Tensor) -> Tensor:
@@ -187,9 +186,6 @@ def _marks_edges(edges_by_hand: Callable) -> bool:
     random = _random(0)
     maps = [torch.randint(0, 3, shape, generator=random) for shape in ((6, 9), (1, 5), (7, 1))]
     return all(torch.equal(edges_by_hand(ids), instance_edges(ids[None])[0]) for ids in maps)
-
-
-# ----------------------------------------------------------------------------- 02: segmentation
 
 
 @torch.no_grad()
@@ -231,9 +227,6 @@ def _balances(balanced: Callable) -> bool:
     return _close(weights, balanced_weights(scenes))
 
 
-# ----------------------------------------------------------------------------- 03: SPADE
-
-
 @torch.no_grad()
 def _is_block(block_by_hand: Callable) -> bool:
     x = torch.randn(2, 6, 4, 8, generator=_random(1))
@@ -255,9 +248,6 @@ def _is_table(by_table: Callable) -> bool:
     return _close(by_table(layer, x, label_ids), layer(x, spade.semantics(label_ids)))
 
 
-# ----------------------------------------------------------------------------- 04: pipeline
-
-
 def _class_that_loses_most(scores: Sequence) -> str:
     first, second = (score.iou for score in scores)
     lost = {name: first[name] - second[name] for name in first}
@@ -271,9 +261,6 @@ def _is_blind(blind: Callable, generator: spade.SpadeGenerator, label_ids: Tenso
     is_zero = all(not x.mlp_gamma.weight.any() and not x.mlp_beta.weight.any() for x in layers)
     is_kept = torch.equal(generator.synthesize(label_ids), before)
     return is_zero and is_kept and not torch.equal(blinded.synthesize(label_ids), before)
-
-
-# ----------------------------------------------------------------------------- 05: feedback
 
 
 def _more_alike(true_ids: Tensor) -> str:
@@ -300,18 +287,12 @@ def _looks_twice(look_twice: Callable, network: nn.Module, image_u8: Tensor) -> 
     return is_symmetric and is_other and seen.dtype == torch.uint8
 
 
-# ----------------------------------------------------------------------------- 06: training SPADE
-
-
 def _is_evening(evening_in: Callable, generator: spade.SpadeGenerator) -> bool:
     cities = [name.removesuffix(", dusk") for name in generator.styles if name.endswith(", dusk")]
     pairs = [[generator.style(f"{city}, {time}") for time in ("dusk", "night")] for city in cities]
     means = [torch.stack(pair).mean(0) for pair in pairs]
     answers = zip(map(evening_in, cities), means)
     return bool(cities) and all(torch.allclose(*pair, atol=1e-5) for pair in answers)
-
-
-# ----------------------------------------------------------------------------- 07: painting
 
 
 def _plants_avenue(plant: Callable, empty_ids: Tensor) -> bool:
