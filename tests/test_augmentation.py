@@ -108,8 +108,7 @@ def test_it_works_where_the_batch_is():
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"scale": (0, 1)}, {"scale": (0.9, 0.5)}, {"scale": (1, 2)}, {"flip": 2}],
+    "wrong", [{"scale": (0, 1)}, {"scale": (0.9, 0.5)}, {"scale": (1, 2)}, {"flip": 2}]
 )
 def test_impossible_numbers_are_refused(wrong):
     with pytest.raises(ValueError, match="expected"):

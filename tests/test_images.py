@@ -65,7 +65,7 @@ def test_imagenet_range():
 
 @pytest.mark.parametrize("shape", [(3, 33, 47), (33, 47)])
 def test_png_round_trip_is_exact(shape, tmp_path):
-    tensor = noise(*shape)
+    tensor = noise(*shape).flip(-1)[..., ::2]  # a view is saved as it looks
     path = save_image(tensor, tmp_path / "new folder" / "a.png")
     assert path == tmp_path / "new folder" / "a.png"
     read = read_image(path) if len(shape) == 3 else read_map(path)
@@ -80,12 +80,6 @@ def test_jpeg_round_trip_is_close(tmp_path):
     assert 0 < difference.mean() < 3
     with Image.open(tmp_path / "a.JPG") as picture:
         assert picture.format == "JPEG"
-
-
-def test_a_view_is_saved_as_it_looks(tmp_path):
-    image_u8 = noise(3, 9, 11)
-    save_image(image_u8.flip(-1)[:, ::2], tmp_path / "a.png")
-    assert torch.equal(read_image(tmp_path / "a.png"), image_u8.flip(-1)[:, ::2])
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -406,9 +400,7 @@ def test_photos_too_large_to_decode_are_refused(tmp_path, monkeypatch):
     picture.save(tmp_path / "b.jpg", progressive=True)
     picture.resize((25, 24)).save(tmp_path / "a.webp")
     for path in (tmp_path / "a.png", tmp_path / "b.jpg", tmp_path / "a.webp"):
-        with pytest.raises(
-            ValueError, match=rf"{path.name} has too many pixels: .*Make it smaller"
-        ):
+        with pytest.raises(ValueError, match=rf"{path.name} has too many pixels: .*Make it"):
             read_image(path)
 
 

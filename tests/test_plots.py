@@ -42,9 +42,6 @@ def the_figure():
     return plt.figure(number)
 
 
-# ------------------------------------------------------------------------------ overlay
-
-
 def test_overlay_by_hand():
     grey = torch.full((3, 2, 3), 100, dtype=torch.uint8)
     laid = overlay(grey, LABEL_IDS, opacity=0.25)
@@ -53,9 +50,6 @@ def test_overlay_by_hand():
     assert laid[:, 0, 0].tolist() == [107, 91, 107]
     assert torch.equal(overlay(IMAGE_U8, LABEL_IDS, opacity=0), IMAGE_U8)
     assert torch.equal(overlay(IMAGE_U8, LABEL_IDS, opacity=1), label_ids_to_colors(LABEL_IDS))
-
-
-# ------------------------------------------------------------------------------ figures
 
 
 def test_a_grid_shows_photos_maps_and_masks(pictures):

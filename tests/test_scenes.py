@@ -160,6 +160,7 @@ def test_camvid_layouts(below, ending, tmp_path, no_warnings):
 
 
 def test_camvid_pixels(camvid):
+    (camvid / "CamVid" / "train").mkdir(parents=True)  # an empty folder hides nothing
     # 60x45 at the aspect 2:1 keeps the 30 rows in the middle, here without resizing.
     scene = open_scenes("camvid", "train", str(camvid), size=(60, 30))[2]
     assert scene.name == "0016E5_2"  # the first that was made
@@ -205,11 +206,6 @@ def test_camvid_says_what_it_leaves_out(camvid):
     (camvid / "train" / "0016E5_1.png").unlink()
     with pytest.warns(UserWarning, match=r"2 photos, but there are 3 label maps: .*0016E5_1\.png"):
         open_scenes("camvid", "train", camvid)
-
-
-def test_an_empty_folder_does_not_hide_camvid(camvid):
-    (camvid / "CamVid" / "train").mkdir(parents=True)
-    assert len(open_scenes("camvid", "train", camvid)) == 3
 
 
 def test_camvid_maps_in_colours(camvid):

@@ -28,7 +28,7 @@ CITYSCAPES_SHARES = {
 @pytest.fixture(scope="module")
 def streets() -> list[Street]:
     """Small ones, for what is counted over many."""
-    return [draw_street(0, index, size=(128, 64)) for index in range(80)]
+    return [draw_street(0, index, size=(128, 64)) for index in range(48)]
 
 
 def test_the_same_arguments_draw_the_same_street() -> None:
@@ -37,13 +37,10 @@ def test_the_same_arguments_draw_the_same_street() -> None:
     torch.manual_seed(1)
     np.random.seed(1)  # noqa: NPY002 the global state is the point
     assert equal(first, draw_street(3, 5, size=(64, 32)))
-
-
-@pytest.mark.parametrize("seed, index", [(3, 6), (4, 5), (5, 3)])
-def test_another_seed_or_index_draws_another_street(seed: int, index: int) -> None:
-    first, other = draw_street(3, 5, size=(64, 32)), draw_street(seed, index, size=(64, 32))
-    assert not torch.equal(first.image_u8, other.image_u8)
-    assert not torch.equal(first.label_ids, other.label_ids)
+    for seed, index in ((3, 6), (4, 5), (5, 3)):
+        other = draw_street(seed, index, size=(64, 32))
+        assert not torch.equal(first.image_u8, other.image_u8)
+        assert not torch.equal(first.label_ids, other.label_ids)
 
 
 @pytest.mark.parametrize("size", [(256, 128), (32, 16), (33, 17), (100, 100), (40, 90)])
@@ -89,19 +86,6 @@ def test_the_weather_changes_the_photo_only() -> None:
         assert torch.equal(street.label_ids, days[0].label_ids)
         assert torch.equal(street.instance_ids, days[0].instance_ids)
     assert len({street.image_u8.numpy().tobytes() for street in days}) == len(WEATHERS)
-
-
-@pytest.mark.parametrize("weather", WEATHERS)
-def test_hours_differ_in_brightness_and_hue_whatever_the_weather(weather: str) -> None:
-    means = {}
-    for name in TIMES_OF_DAY:
-        photos = [draw_street(0, i, (64, 32), None, name, weather).image_u8 for i in range(4)]
-        means[name] = torch.stack(photos).float().mean((0, 2, 3))
-    warmth = {name: float(mean[0] / mean[2]) for name, mean in means.items()}  # red by blue
-    brightness = {name: float(mean.mean()) for name, mean in means.items()}
-    assert brightness["night"] < 0.85 * brightness["dusk"]
-    assert brightness["dusk"] < 0.85 * min(brightness["morning"], brightness["noon"])
-    assert warmth["noon"] < 0.93 * min(warmth["morning"], warmth["dusk"])
 
 
 def test_another_city_keeps_the_road() -> None:

@@ -167,10 +167,7 @@ def test_find_weights_knows_the_published_generator(project):
 
 @pytest.mark.parametrize(
     ("network", "dataset", "module"),
-    [
-        ("segmentation", "toy", "utils.training"),
-        ("generator", "camvid", "spade.training"),
-    ],
+    [("segmentation", "toy", "utils.training"), ("generator", "camvid", "spade.training")],
 )
 def test_weights_that_are_not_there(network, dataset, module, project):
     name = f"{network}_{dataset}"
