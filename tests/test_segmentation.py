@@ -106,16 +106,6 @@ def test_predict(network):
         assert torch.equal(network(image_u8).argmax(1).to(torch.uint8), label_ids)
 
 
-def test_predict_by_hand(network):
-    """With a score of zero everywhere, the bias decides."""
-    network = copy.deepcopy(network)
-    for score in network.head.scores:
-        torch.nn.init.zeros_(score.weight)
-        torch.nn.init.zeros_(score.bias)
-    network.head.upscales[-1].bias.data[26] = 1
-    assert (network.predict(photos(3, 33, 47)) == 26).all()
-
-
 def test_predict_leaves_modes_and_statistics_as_they_were(network):
     network = copy.deepcopy(network).train()
     network.encoder.bn1.eval()
@@ -223,9 +213,7 @@ def test_a_package_of_another_version(monkeypatch, tmp_path):
     model_file = {"get_model_file_path": staticmethod(lambda: str(tmp_path / "other.pth"))}
     module.ModelFile = type("ModelFile", (), model_file)
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    with pytest.raises(
-        ValueError, match=r"other\.pth does not hold .*tf_efficientnet_lite0 .*0\.1"
-    ):
+    with pytest.raises(ValueError, match=r"other\.pth does not hold .*tf_efficientnet_lite0 "):
         SegmentationNet("efficientnet_lite0", pretrained=True)
 
 
