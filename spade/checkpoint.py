@@ -86,8 +86,7 @@ def save_generator(generator: SpadeGenerator, path: str | Path, compact: bool = 
         path: must end in .safetensors.
         compact: store 8 bits per weight instead of 32, see utils.weights.pack_state.
 
-    Raises:
-        ValueError: the path has another ending, or weights are not finite (compact only).
+    Raises ValueError: the path has another ending, or weights are not finite (compact only).
     """
     folded = fold_spectral_norm(copy.deepcopy(generator))
     styles = {STYLE_PREFIX + name: z for name, z in generator.styles.items()}

@@ -260,8 +260,7 @@ class SpadeGenerator(nn.Module):
         Returns:
             image_u8, (3, H, W) or (B, 3, H, W) uint8 RGB on the generator's device.
 
-        Raises:
-            ValueError: see spade.semantics and forward(); an unknown precision.
+        Raises ValueError: see spade.semantics and forward(); an unknown precision.
         """
         if precision not in ("exact", "bf16"):
             raise ValueError(f'precision is {precision!r}, expected "exact" or "bf16".')

@@ -43,21 +43,14 @@ class PerceptualLoss(nn.Module):
     def of_segmentation(cls, network: SegmentationNet, texture: float = 0.0) -> "PerceptualLoss":
         """Compare the first three feature maps of one of our own segmentation networks."""
         encoder = network.encoder
-        return cls(
-            [
-                nn.Sequential(encoder.conv1, encoder.bn1, encoder.relu),
-                nn.Sequential(encoder.maxpool, encoder.layer1),
-                nn.Sequential(encoder.layer2),
-            ],
-            texture=texture,
-        )
+        first = nn.Sequential(encoder.conv1, encoder.bn1, encoder.relu)
+        second = nn.Sequential(encoder.maxpool, encoder.layer1)
+        return cls([first, second, nn.Sequential(encoder.layer2)], texture=texture)
 
     @classmethod
-    def of_imagenet(
-        cls, texture: float = 0.0, name: str = "efficientnet_lite0"
-    ) -> "PerceptualLoss":
-        """Compare the first four feature maps of one of BACKBONES with its ImageNet weights."""
-        backbone = BACKBONES[name]
+    def of_imagenet(cls, texture: float = 0.0) -> "PerceptualLoss":
+        """Compare the first four feature maps of EfficientNet-Lite0 with its ImageNet weights."""
+        backbone = BACKBONES["efficientnet_lite0"]
         stages = backbone.stages(pretrained=True)[:4]
         return cls(stages, texture=texture, mean=backbone.mean, std=backbone.std)
 

@@ -16,10 +16,7 @@ _MEMBERS = tuple(map(tuple, F.one_hot(CATEGORIES)[:, 1:].tolist()))
 
 
 def label_codes(
-    label_ids: Tensor,
-    instance_ids: Tensor | None = None,
-    edges: bool = True,
-    checked: bool = False,
+    label_ids: Tensor, instance_ids: Tensor | None = None, edges: bool = True, checked: bool = False
 ) -> Tensor:
     """Encode the semantic planes as one number per pixel: the label id, plus 35 on an edge.
 
@@ -58,10 +55,7 @@ def codes_to_planes(codes: Tensor) -> Tensor:
 
 
 def semantics(
-    label_ids: Tensor,
-    instance_ids: Tensor | None = None,
-    edges: bool = True,
-    checked: bool = False,
+    label_ids: Tensor, instance_ids: Tensor | None = None, edges: bool = True, checked: bool = False
 ) -> Tensor:
     """Convert a label map into 35 one-hot planes and one plane of instance edges.
 

@@ -34,6 +34,7 @@ PERCEPTUAL_LOSSES = {
     "imagenet": PerceptualLoss.of_imagenet,
 }
 DISCRIMINATORS = ("multiscale", "pixel")
+FILES = ("last.pt", "encoder.safetensors", "generator.safetensors")  # that a stage leaves
 # The settings of a stage that the shapes of its networks' weights depend on.
 SHAPING = tuple(
     "ngf hidden max_channels upsampling size styled_layers grain z_dim encoder_ngf ndf "
@@ -135,7 +136,7 @@ def _networks_without_weights(stage: Stage) -> tuple[nn.Module, nn.Module]:
 def check_start(before: Stage, stage: Stage, file: str) -> None:
     """Raise ValueError if a stage can't start from that file of an earlier stage."""
     pairs = list(zip(*(_networks_without_weights(_shaping(x)) for x in (stage, before))))
-    for part, other in pairs if file == TRAINING.files[0] else pairs[:1]:
+    for part, other in pairs if file == FILES[0] else pairs[:1]:
         try:
             take_over(part, other.state_dict(), file)
         except ValueError as error:
@@ -159,34 +160,22 @@ def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) ->
     classifier = StyleClassifier(classes, generator.z_dim) if styled else None
     if stage.start not in (None, ("random",)):
         start_from([Path(x) for x in stage.start], network, discriminator, classifier)
-    train_spade(
-        generator,
-        discriminator,
-        train_scenes,
-        stage,
-        encoder,
-        perceptual_loss(stage.perceptual, stage.texture_weight),
-        classifier,
-        folder,
-        place.precision,
-        preview=val_scenes.evenly_spaced(4),
-    )
+    perceptual = perceptual_loss(stage.perceptual, stage.texture_weight)
+    others = encoder, perceptual, classifier, folder, place.precision
+    preview = val_scenes.evenly_spaced(4)
+    train_spade(generator, discriminator, train_scenes, stage, *others, preview=preview)
     if not PartialState().is_main_process:
         return
     generator.recipe = so_far
     if encoder is not None:
         generator.styles = named_styles(encoder, train_scenes)
         save_encoder(encoder, folder / "encoder.safetensors", compact=True, recipe=so_far)
-    save_generator(generator, folder / TRAINING.files[-1], compact=True)
-    print(f"wrote {folder / TRAINING.files[-1]}")
+    path = folder / FILES[-1]
+    save_generator(generator, path, compact=True)
+    print(f"wrote {path}")
 
 
-TRAINING = Training(
-    Stage,
-    train_stage,
-    check_start,
-    files=("last.pt", "encoder.safetensors", "generator.safetensors"),
-)
+TRAINING = Training(Stage, train_stage, check_start, FILES)
 
 
 def main(arguments: list[str] | None = None) -> None:

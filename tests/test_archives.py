@@ -91,9 +91,6 @@ def test_a_damaged_member(tmp_path):
     assert members["b"].read_bytes() == b"two"
 
 
-# ------------------------------------------------------------------------------ unpacking
-
-
 def test_extract_takes_what_is_below_the_prefix(tmp_path):
     members = {"a/": b"", "a/b/": b"", "a/b/1.png": b"one", "a/b/c/2.png": b"two", "a/bc": b"no"}
     archive = a_zip(tmp_path / "a.zip", members | {"README": b"no"})

@@ -116,12 +116,8 @@ def test_camvid_that_is_no_archive_is_refused(site, tmp_path, camvid):
     site.add("/file.zip", camvid[:-100])
     with pytest.raises(ValueError, match="not a whole zip file"):
         download_camvid(tmp_path / "camvid")
-    assert os.listdir(tmp_path) == []
     site.add("/file.zip", PAGE)
     with pytest.raises(ValueError, match="sent a web page"):
-        download_camvid(tmp_path / "camvid")
-    site.add("/file.zip", PAGE, {"status": 404})
-    with pytest.raises(ConnectionError, match="404"):
         download_camvid(tmp_path / "camvid")
     assert os.listdir(tmp_path) == []
 
@@ -291,12 +287,10 @@ def test_cityscapes_login_that_breaks(site, tmp_path, cityscapes, typed, capsys,
 
 def test_cityscapes_package_that_the_account_lacks(site, tmp_path, cityscapes, typed, capsys):
     typed("me", PASSWORD)
-    with pytest.raises(
-        ValueError, match=r"no leftImg8bit_demo.zip for this account, only gtF"
-    ) as e:
+    with pytest.raises(ValueError, match="no leftImg8bit_demo.zip for .*, only gtF") as raised:
         download_cityscapes(tmp_path, ["other.zip", "leftImg8bit_demo.zip"])
     assert files(tmp_path) == []
-    assert_untold(tmp_path, capsys, e.value)
+    assert_untold(tmp_path, capsys, raised.value)
 
 
 @pytest.mark.parametrize(
@@ -323,44 +317,29 @@ def test_cityscapes_site_that_answers_something_else(
 
 @pytest.fixture
 def colab(monkeypatch):
-    """A stand-in for google.colab; its secrets."""
+    """A stand-in for google.colab; its secrets.  The notebook may not read those that are None."""
     secrets = {}
 
-    class SecretNotFoundError(Exception):
-        pass
-
-    class NotebookAccessError(Exception):
-        pass
-
     def get(name):
-        if name not in secrets:
-            raise SecretNotFoundError(name)
         if secrets[name] is None:
-            raise NotebookAccessError(name)
+            raise PermissionError(name)
         return secrets[name]
 
-    userdata = types.ModuleType("google.colab.userdata")
-    userdata.get, userdata.SecretNotFoundError = get, SecretNotFoundError
-    userdata.NotebookAccessError = NotebookAccessError
     module = types.ModuleType("google.colab")
-    module.userdata = userdata
+    errors = {"SecretNotFoundError": KeyError, "NotebookAccessError": PermissionError}
+    module.userdata = types.SimpleNamespace(get=get, **errors)
     monkeypatch.setitem(sys.modules, "google.colab", module)
-    monkeypatch.setitem(sys.modules, "google.colab.userdata", userdata)
     return secrets
 
 
 def test_cityscapes_with_the_secrets_of_colab(tmp_path, cityscapes, typed, colab, capsys):
     colab.update(CITYSCAPES_USERNAME="me", CITYSCAPES_PASSWORD=PASSWORD)
-    download_cityscapes(tmp_path, ["other.zip"])
-    assert files(tmp_path) == ["other.zip"]
-    assert_untold(tmp_path, capsys)
-
-
-def test_cityscapes_in_colab_without_secrets_asks(tmp_path, cityscapes, typed, colab, capsys):
+    download_cityscapes(tmp_path / "a", ["other.zip"])
     colab["CITYSCAPES_PASSWORD"] = None  # there, but this notebook may not read it
-    typed("me", PASSWORD)
-    download_cityscapes(tmp_path, ["other.zip"])
-    assert files(tmp_path) == ["other.zip"]
+    typed(password=PASSWORD)
+    download_cityscapes(tmp_path / "b", ["other.zip"])
+    assert files(tmp_path) == ["a/other.zip", "b/other.zip"]
+    assert_untold(tmp_path, capsys)
 
 
 def test_cityscapes_password_is_never_typed_visibly(
@@ -461,11 +440,7 @@ def test_spade_from_the_next_place(site, tmp_path, places, weights, capsys, answ
     ("data", "error", "words"),
     [
         (None, None, "gdown brought no file"),
-        (
-            None,
-            RuntimeError("Too many users\n have viewed it"),
-            "gdown: Too many users have viewed",
-        ),
+        (None, RuntimeError("Too many\n users viewed it"), "gdown: Too many users viewed"),
         (PAGE, None, "is a web page, not weights"),
     ],
 )

@@ -129,13 +129,6 @@ def test_maps_by_round_from_true_maps_in_the_photos_styles(pipeline):
         assert torch.equal(image[1], true_ids[start : start + 2])
 
 
-def test_agreement_with():
-    maps = random_maps(3, 2, 4, 5)
-    shares = agreement_with(maps, maps[1])
-    assert shares.shape == (3, 2) and shares[1].tolist() == [1, 1]
-    torch.testing.assert_close(shares[2], agreement(maps[2], maps[1]))
-
-
 def test_class_shares_and_what_died_out():
     start = torch.stack([half_sky(), half_sky()])
     start[0, 7, :5] = CAR
@@ -146,5 +139,6 @@ def test_class_shares_and_what_died_out():
     torch.testing.assert_close(shares.sum(1), torch.ones(2))
     assert shares[0, CAR] == pytest.approx(5 / 128) and shares[0, SKY] == pytest.approx(0.5)
     torch.testing.assert_close(class_shares(start), shares[0])
+    assert agreement_with(torch.stack([start, end]), start).tolist() == [[1, 1], [1 - 5 / 64, 1]]
     assert died_out(shares) == {"car": 0}
     assert died_out(shares, left=1.01) == {"sky": 1, "car": 0}, "the road grew"

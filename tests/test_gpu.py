@@ -361,16 +361,10 @@ def train_a_generator(folder: Path) -> None:
             spade.MultiscaleDiscriminator(ndf=2),
             spade.Encoder(ngf=2, z_dim=3),
         )
-        history = train_spade(
-            *networks[:2],
-            scenes,
-            recipe,
-            networks[2],
-            perceptual,
-            StyleClassifier(style_labels(scenes)[0], z_dim=3),
-            folder=folder / "generator",
-            preview=scenes[:2],
-        )
+        generator, judge, encoder = networks
+        classifier = StyleClassifier(style_labels(scenes)[0], z_dim=3)
+        others = encoder, perceptual, classifier, folder / "generator"
+        history = train_spade(generator, judge, scenes, recipe, *others, preview=scenes[:2])
         assert len(history["style"]) == pictures // 4
         assert all(next(part.parameters()).device.type == "pretended" for part in networks)
     assert any("dusk" in name for name in named_styles(networks[2], scenes))

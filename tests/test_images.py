@@ -45,12 +45,9 @@ def test_ranges_by_hand():
     assert image_u8.dtype == torch.uint8 and image_u8.shape == (3, 1, 6)
     back = u8_to_pm1(torch.tensor([0, 51, 255], dtype=torch.uint8))
     torch.testing.assert_close(back, torch.tensor([-1.0, -0.6, 1.0]))
-
-
-def test_every_value_survives_the_way_there_and_back():
-    image_u8 = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16).expand(3, -1, -1)
-    assert torch.equal(pm1_to_u8(u8_to_pm1(image_u8)), image_u8)
-    assert torch.equal(pm1_to_u8(u8_to_pm1(image_u8).half()), image_u8)
+    every = torch.arange(256, dtype=torch.uint8)
+    for image_pm1 in (u8_to_pm1(every), u8_to_pm1(every).half()):
+        assert torch.equal(pm1_to_u8(image_pm1), every)
 
 
 def test_imagenet_range():
@@ -68,7 +65,7 @@ def test_imagenet_range():
 
 @pytest.mark.parametrize("shape", [(3, 33, 47), (33, 47)])
 def test_png_round_trip_is_exact(shape, tmp_path):
-    tensor = noise(*shape)
+    tensor = noise(*shape).flip(-1)[..., ::2]  # a view is saved as it looks
     path = save_image(tensor, tmp_path / "new folder" / "a.png")
     assert path == tmp_path / "new folder" / "a.png"
     read = read_image(path) if len(shape) == 3 else read_map(path)
@@ -83,12 +80,6 @@ def test_jpeg_round_trip_is_close(tmp_path):
     assert 0 < difference.mean() < 3
     with Image.open(tmp_path / "a.JPG") as picture:
         assert picture.format == "JPEG"
-
-
-def test_a_view_is_saved_as_it_looks(tmp_path):
-    image_u8 = noise(3, 9, 11)
-    save_image(image_u8.flip(-1)[:, ::2], tmp_path / "a.png")
-    assert torch.equal(read_image(tmp_path / "a.png"), image_u8.flip(-1)[:, ::2])
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -242,12 +233,7 @@ def test_the_fast_decoder_reads_what_pillow_reads(mode, tmp_path):
             read(tmp_path / "b.png")
 
 
-def test_maps_in_16_bits_and_with_a_palette(tmp_path):
-    instance_ids = torch.tensor([[26001, 7, 33999], [0, 65535, 24000]], dtype=torch.int32)
-    picture = Image.fromarray(instance_ids.numpy().astype(np.uint16))
-    picture.save(tmp_path / "instances.png")
-    read = read_map(tmp_path / "instances.png")
-    assert torch.equal(read, instance_ids) and read.dtype == torch.int32
+def test_a_map_with_a_palette(tmp_path):
     indices = torch.tensor([[0, 5, 11]], dtype=torch.uint8)
     picture = Image.fromarray(indices.numpy()).convert("P")
     picture.putpalette([9, 8, 7] * 256)
@@ -290,7 +276,8 @@ def a_png(path, color_type, bits, *rows):
     ],
 )
 def test_grey_maps_of_every_bit_depth_hold_their_own_values(bits, row, ids, tmp_path):
-    assert read_map(a_png(tmp_path / "a.png", 0, bits, row)).tolist() == [ids]
+    read = read_map(a_png(tmp_path / "a.png", 0, bits, row))
+    assert read.tolist() == [ids] and read.dtype == (torch.int32 if bits == 16 else torch.uint8)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
@@ -316,9 +303,9 @@ def test_16_bits_in_several_channels_are_refused(color_type, channels, tmp_path)
         read_map(path)
 
 
-@pytest.mark.parametrize("colors", [(70,) * 3, (128,) * 3])
-def test_a_map_in_one_grey_class_is_in_colours(colors, tmp_path):
-    Image.new("RGB", (4, 2), colors).save(tmp_path / "a.png")
+@pytest.mark.parametrize("grey", [70, 128])
+def test_a_map_in_one_grey_class_is_in_colours(grey, tmp_path):
+    Image.new("RGB", (4, 2), (grey,) * 3).save(tmp_path / "a.png")
     assert read_map(tmp_path / "a.png", colors=True).shape == (3, 2, 4)
 
 
@@ -378,9 +365,7 @@ def test_files_that_are_no_pictures(read, tmp_path):
         (b"\1\2\3\4", "is of an unknown format; export it .*, or download it again"),
     ):
         path.write_bytes(content)
-        with pytest.raises(
-            ValueError, match=rf"a\.png can't be read as a picture: it {message}"
-        ) as raised:
+        with pytest.raises(ValueError, match=rf"a\.png can't be read .*: it {message}") as raised:
             read(path)
         assert "BytesIO" not in str(raised.value)
 
@@ -415,9 +400,7 @@ def test_photos_too_large_to_decode_are_refused(tmp_path, monkeypatch):
     picture.save(tmp_path / "b.jpg", progressive=True)
     picture.resize((25, 24)).save(tmp_path / "a.webp")
     for path in (tmp_path / "a.png", tmp_path / "b.jpg", tmp_path / "a.webp"):
-        with pytest.raises(
-            ValueError, match=rf"{path.name} has too many pixels: .*Make it smaller, or save it"
-        ):
+        with pytest.raises(ValueError, match=rf"{path.name} has too many pixels: .*Make it"):
             read_image(path)
 
 
@@ -428,9 +411,7 @@ def test_what_pillow_itself_calls_a_bomb_is_read_or_refused(tmp_path, monkeypatc
         save_image(noise(3, height, 4), tmp_path / name)
         assert read_image(tmp_path / name).shape == (3, height, 4)
     Image.fromarray(noise(height, 4).numpy()).save(tmp_path / "a.bmp")
-    with pytest.raises(
-        ValueError, match=r"a\.bmp has too many pixels: expected at most 120 million"
-    ):
+    with pytest.raises(ValueError, match=r"a\.bmp has too many pixels: .* at most 120 million"):
         read_image(tmp_path / "a.bmp")
 
 
@@ -438,26 +419,19 @@ def test_what_pillow_itself_calls_a_bomb_is_read_or_refused(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "wrong", [torch.zeros(3, 4, 5), torch.zeros(4, 5, 3, dtype=torch.uint8), noise(1, 3, 4, 5)]
+    "picture, name, message",
+    [
+        (torch.zeros(3, 4, 5), "a.png", "expected a uint8 tensor .* got torch.*pm1_to_u8"),
+        (noise(4, 5, 3), "a.png", "expected a uint8 tensor"),
+        (noise(1, 3, 4, 5), "a.png", "expected a uint8 tensor"),
+        (noise(3, 4, 5), "a", "no picture format has that ending"),
+        (noise(3, 4, 5), "a.png.part", "no picture format has that ending"),
+        (noise(4, 5), "a.jpg", "a map of ids must end in .png"),
+    ],
 )
-def test_what_is_no_picture_is_not_saved(wrong, tmp_path):
-    with pytest.raises(
-        ValueError, match=r"a\.png: expected a uint8 tensor .* got torch.*pm1_to_u8"
-    ):
-        save_image(wrong, tmp_path / "a.png")
-    assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.parametrize("name", ["a", "a.txt", "a.png.part"])
-def test_unknown_endings(name, tmp_path):
-    with pytest.raises(ValueError, match=rf"{name}: no picture format has that ending"):
-        save_image(noise(3, 4, 5), tmp_path / name)
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_map_is_not_saved_as_jpeg(tmp_path):
-    with pytest.raises(ValueError, match=r"a\.jpg: a map of ids must end in \.png"):
-        save_image(torch.zeros(4, 5, dtype=torch.uint8), tmp_path / "a.jpg")
+def test_what_is_not_saved(picture, name, message, tmp_path):
+    with pytest.raises(ValueError, match=rf"{name}: {message}"):
+        save_image(picture, tmp_path / name)
     assert os.listdir(tmp_path) == []
 
 
@@ -523,6 +497,13 @@ def test_resize_map_picks_as_pillow_does(source, size):
     assert np.array_equal(resize_map(torch.from_numpy(ids), size).numpy(), expected)
 
 
+@pytest.mark.parametrize("size", [(8000, 200), (200, 8000), (1, 1)])
+def test_photos_of_odd_sizes(size, tmp_path):
+    Image.new("RGB", size, (90, 90, 90)).save(tmp_path / "odd.png")
+    photo = read_photo(tmp_path / "odd.png", (64, 32))
+    assert photo.shape == (3, 32, 64) and photo.unique().tolist() == [90]
+
+
 def test_read_photo(tmp_path):
     image_u8 = torch.zeros(3, 100, 60, dtype=torch.uint8)
     image_u8[:, 34:65] = 200  # the middle, which a 2:1 size keeps
@@ -530,14 +511,6 @@ def test_read_photo(tmp_path):
     photo = read_photo(tmp_path / "a.png", (33, 17))
     assert photo.shape == (3, 17, 33) and photo.dtype == torch.uint8
     assert (photo == 200).all()
-
-
-def test_imagenet_figures_are_torchvisions():
-    from torchvision.models import ResNet34_Weights
-
-    preset = ResNet34_Weights.IMAGENET1K_V1.transforms()
-    assert images.IMAGENET_MEAN == tuple(preset.mean)
-    assert images.IMAGENET_STD == tuple(preset.std)
 
 
 # ------------------------------------------------------------------------------ in the background
@@ -594,9 +567,5 @@ def test_a_writers_errors_name_the_picture_and_stop_no_other(tmp_path):
 
 
 def test_a_writer_refuses_at_once_what_is_no_picture(tmp_path):
-    with ImageWriter() as writer:
-        with pytest.raises(ValueError, match=r"a\.png: expected a uint8 tensor"):
-            writer.save(torch.rand(3, 4, 4), tmp_path / "a.png")
-        with pytest.raises(ValueError, match="must end in .png"):
-            writer.save(noise(4, 4), tmp_path / "a.jpg")
-    assert os.listdir(tmp_path) == []
+    with ImageWriter() as writer, pytest.raises(ValueError, match="must end in .png"):
+        writer.save(noise(4, 4), tmp_path / "a.jpg")

@@ -367,17 +367,3 @@ def test_credits_are_escaped(pipeline, streets, tmp_path, monkeypatch):
     text = report.page.read_text(encoding="utf-8")
     assert "<small>A &amp; &lt;b&gt; (C &quot;D&quot;), <a href=" in text
     assert '<a href="https://example.org/?a&amp;&quot;b&quot;">CC &lt;BY&gt;</a>' in text
-
-
-# ----------------------------------------------------------------------------- odd photos
-
-
-@pytest.mark.parametrize("size", [(64, 64), (8000, 200), (200, 8000), (1, 1)])
-def test_photos_of_odd_sizes_go_through(pipeline, tmp_path, size):
-    image_u8 = torch.full((3, *size[::-1]), 90, dtype=torch.uint8)
-    save_image(image_u8, tmp_path / "photos" / "odd.png")
-    report = run_folder(pipeline, tmp_path / "photos", tmp_path / "out")
-    assert report.new == 1 and not report.unreadable
-    written = report.records["odd.png"].files(tmp_path / "out")
-    assert {tuple(read_image(path).shape) for path in written} == {(3, *SIZE[::-1])}
-    assert not list((tmp_path / "out").rglob(".*.part"))

@@ -42,9 +42,6 @@ def the_figure():
     return plt.figure(number)
 
 
-# ------------------------------------------------------------------------------ overlay
-
-
 def test_overlay_by_hand():
     grey = torch.full((3, 2, 3), 100, dtype=torch.uint8)
     laid = overlay(grey, LABEL_IDS, opacity=0.25)
@@ -53,9 +50,6 @@ def test_overlay_by_hand():
     assert laid[:, 0, 0].tolist() == [107, 91, 107]
     assert torch.equal(overlay(IMAGE_U8, LABEL_IDS, opacity=0), IMAGE_U8)
     assert torch.equal(overlay(IMAGE_U8, LABEL_IDS, opacity=1), label_ids_to_colors(LABEL_IDS))
-
-
-# ------------------------------------------------------------------------------ figures
 
 
 def test_a_grid_shows_photos_maps_and_masks(pictures):
@@ -101,13 +95,6 @@ def test_the_legend_names_what_occurs_largest_first():
     assert colors[1] == pytest.approx((COLORS[26] / 255).tolist())
 
 
-def test_a_legend_of_all_labels_takes_several_lines():
-    show_legend(torch.arange(34, dtype=torch.uint8)[None])
-    (axis,) = the_figure().axes
-    places = {tuple(text.get_position()) for text in axis.texts}
-    assert len(places) == 34 and axis.get_ylim() == (6, 0)
-
-
 def test_the_history(pictures):
     history = {
         "scenes": ["toy 64x32", "toy 64x32", "camvid 64x32"],
@@ -143,19 +130,6 @@ def test_class_scores():
     assert [label.get_text() for label in axis.get_xticklabels()] == ["sky", "road"]
     assert [bar.get_height() for bar in axis.patches] == [0.75, 0.5, 1.0, 0.25]
     assert [text.get_text() for text in axis.get_legend().texts] == ["IoU", "boundary F"]
-
-
-def test_models():
-    rows = [
-        {"backbone": name, "head": head, "miou": 0.5, "parameters": 2e7, "pictures_a_second": 30.0}
-        for head in ("fcn", "unet")
-        for name in ("resnet18", "resnet34")
-    ]
-    plots.show_models(rows)
-    (axis,) = the_figure().axes
-    assert [text.get_text() for text in axis.texts] == ["resnet18", "resnet34"] * 2
-    assert [text.get_text() for text in axis.get_legend().texts] == ["fcn", "unet"]
-    assert axis.collections[0].get_offsets().tolist() == [[30.0, 0.5]] * 2
 
 
 def test_losses_are_means_of_stretches():

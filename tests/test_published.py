@@ -297,10 +297,7 @@ def test_the_hub_refuses(kind, why, monkeypatch):
     "card, says",
     [
         ("---\nlicense: mit\n---\n", "is, as its model card says, mit"),
-        (
-            "---\nlicense: other\nlicense_name: mine\n---\n",
-            "is, as its model card says, other mine",
-        ),
+        ("---\nlicense: other\nlicense_name: my\n---\n", "is, as its model card says, other my"),
         ("---\ntags: [a]\n---\n", "could not be read in a model card"),
         ("---\nlicense: [\n---\n", "could not be read in a model card"),
         (None, "could not be read in a model card"),
@@ -320,9 +317,7 @@ def test_the_licence_of_a_folder(folder, card, says, capsys):
     "source", ["hf:", "hf:segformer", "hf:/no/such/folder", "hf:a/b/c", "hf:./a"]
 )
 def test_a_name_that_is_none(source):
-    with pytest.raises(
-        ValueError, match=f'\'{source}\': expected "segformer", or "hf:ORGANISATION'
-    ):
+    with pytest.raises(ValueError, match=f"'{source}': expected .segformer., or .hf:ORGANIS"):
         load_segmenter(source)
 
 
@@ -360,8 +355,7 @@ def test_a_network_of_another_kind(folder):
 
 
 @pytest.mark.parametrize(
-    "name, kind",
-    [("config.json", "AutoConfig"), (WEIGHTS, "AutoModelForSemanticSegmentation")],
+    "name, kind", [("config.json", "AutoConfig"), (WEIGHTS, "AutoModelForSemanticSegmentation")]
 )
 def test_files_that_are_not_there_or_damaged(folder, name, kind):
     for damage in (lambda path: path.write_bytes(b"{ damaged"), Path.unlink):

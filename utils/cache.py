@@ -162,12 +162,10 @@ class _Layout:
     def count_done(self, part: Path) -> int:
         """How many scenes are listed and in the arrays; a truncated line does not count."""
         done = sum(line.endswith(b"\n") for line in _listed(part))
-        sizes = {field: part / f"{field}.npy" for field in _DTYPES}
-        sizes = {
-            field: path.stat().st_size if path.is_file() else 0 for field, path in sizes.items()
-        }
-        while done and any(size < self.offset(field, done) for field, size in sizes.items()):
-            done -= 1
+        for field, row_bytes in self.row_bytes.items():
+            path = part / f"{field}.npy"
+            size = path.stat().st_size if path.is_file() else 0
+            done = min(done, max(0, size - self.offset(field, 0)) // row_bytes)
         return done
 
     def cut(self, part: Path, done: int) -> None:

@@ -22,14 +22,12 @@ import os
 import re
 import shutil
 import sys
-import types
 import warnings
 import zipfile
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import requests
-from cityscapesscripts.download.downloader import get_available_packages
 
 from utils.archives import extract
 from utils.commands import exit_status
@@ -244,10 +242,8 @@ def _colab_secret(name: str) -> str | None:
 
 def _package_numbers(session: requests.Session) -> dict[str, int]:
     """Each package's name -> its number, of those that the account may have."""
-    # csDownload's function asks without a time limit; ours has one.
-    limited = types.SimpleNamespace(get=functools.partial(_ask, session))
     try:
-        packages = get_available_packages(session=limited)
+        packages = _ask(session, f"{CITYSCAPES_SITE}/downloads/?list").json()
         return {package["name"]: int(package["packageID"]) for package in packages}
     except (ValueError, KeyError, TypeError) as error:
         raise ConnectionError(
@@ -256,9 +252,9 @@ def _package_numbers(session: requests.Session) -> dict[str, int]:
         ) from error
 
 
-def _ask(session: requests.Session, url: str, allow_redirects: bool = False) -> requests.Response:
+def _ask(session: requests.Session, url: str) -> requests.Response:
     try:
-        response = session.get(url, allow_redirects=allow_redirects, timeout=30)
+        response = session.get(url, allow_redirects=False, timeout=30)
         response.raise_for_status()
     except requests.RequestException as error:
         raise ConnectionError(f"{url} did not answer as it should ({error}).") from error

@@ -20,7 +20,7 @@ from spade.fast import Neighbourhoods
 from spade.generator import SpadeBlock
 from spade.normalization import SPADE
 from spade.semantics import label_codes
-from utils.labels import ID, NUM_LABELS, instance_edges
+from utils.labels import ID, instance_edges
 from utils.scenes import boundary_contrast, open_scenes
 
 # What takes seconds to import (torchmetrics, torchvision's networks) is imported by the check that
@@ -56,8 +56,7 @@ def check(exercise: str, answer: object, *given: object) -> None:
         given: what the exercise is about, where that depends on the notebook's parameters: data,
             or a network.
 
-    Raises:
-        ValueError: there is no such exercise.
+    Raises ValueError: there is no such exercise.
     """
     if exercise not in EXERCISES:
         raise ValueError(f"There is no exercise {exercise!r}: there are {', '.join(EXERCISES)}.")
@@ -72,19 +71,19 @@ def check(exercise: str, answer: object, *given: object) -> None:
             what = "a function: give what it returns"
         print(f"Not yet: the answer should be {known.kind}, and this is {what}.")
         return
+    hint = known.hint if known.hint.endswith("?") else f"{known.hint}."
     if known.kind == FUNCTION:
         try:
             is_right = known.right(answer, *given)
         except Exception as error:  # whatever a reader's function may do
-            message = f"{type(error).__name__}: {error}"
+            message = f"{type(error).__name__}: {error}\nHint: {hint}"
             print(f"Not yet: the check of your function stopped with {message}")
-            print(f"Hint: {_sentence(known.hint)}")
             return
     elif callable(known.right):
         is_right = _same(plain, _plain(known.right(*given)))
     else:
         is_right = digest(exercise, answer) == known.right
-    print("Right." if is_right else f"Not yet: {_sentence(known.hint)}")
+    print("Right." if is_right else f"Not yet: {hint}")
 
 
 def check_value(
@@ -117,10 +116,6 @@ def digest(exercise: str, answer: object) -> str:
     """The hash under which a fixed answer is kept; numbers are rounded to two decimals."""
     text = f"{SALT} {exercise} {json.dumps(_rounded(_plain(answer)))}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _sentence(hint: str) -> str:
-    return hint if hint.endswith("?") else f"{hint}."
 
 
 # ----------------------------------------------------------------------------- kinds of answers
@@ -172,7 +167,7 @@ KINDS = {
 }
 
 
-# ----------------------------------------------------------------------------- 01: data
+# ----------------------------------------------------------------------------- the checks
 
 
 def _scenes_with_people(label_ids: Tensor) -> Tensor:
@@ -191,9 +186,6 @@ def _marks_edges(edges_by_hand: Callable) -> bool:
     random = _random(0)
     maps = [torch.randint(0, 3, shape, generator=random) for shape in ((6, 9), (1, 5), (7, 1))]
     return all(torch.equal(edges_by_hand(ids), instance_edges(ids[None])[0]) for ids in maps)
-
-
-# ----------------------------------------------------------------------------- 02: segmentation
 
 
 @torch.no_grad()
@@ -232,24 +224,16 @@ def _balances(balanced: Callable) -> bool:
 
     scenes = open_scenes("toy", "train", size=(64, 32))[:6]
     weights = torch.as_tensor(balanced(scenes.batch(range(len(scenes)))[1])).float()
-    return weights.shape == (NUM_LABELS,) and torch.allclose(
-        weights, balanced_weights(scenes), rtol=1e-3
-    )
-
-
-# ----------------------------------------------------------------------------- 03: SPADE
+    return _close(weights, balanced_weights(scenes))
 
 
 @torch.no_grad()
 def _is_block(block_by_hand: Callable) -> bool:
-    same = []
-    for out_channels in (6, 4):  # without a learned shortcut, and with one
-        block = _with_random_statistics(SpadeBlock(6, out_channels, hidden=5))
-        x = torch.randn(2, 6, 4, 8, generator=_random(1))
-        planes = torch.rand(2, 36, 8, 16, generator=_random(2))
-        found, expected = block_by_hand(block, x, planes), block(x, planes)
-        same.append(found.shape == expected.shape and torch.allclose(found, expected, atol=1e-4))
-    return all(same)
+    x = torch.randn(2, 6, 4, 8, generator=_random(1))
+    planes = torch.rand(2, 36, 8, 16, generator=_random(2))
+    # Without a learned shortcut, and with one.
+    blocks = [_with_random_statistics(SpadeBlock(6, channels, hidden=5)) for channels in (6, 4)]
+    return all(_close(block_by_hand(block, x, planes), block(x, planes)) for block in blocks)
 
 
 @torch.no_grad()
@@ -261,11 +245,7 @@ def _is_table(by_table: Callable) -> bool:
     if not Neighbourhoods(label_codes(label_ids)).repeat:
         raise RuntimeError("the check's own map has too few neighbourhoods that repeat")
     x = torch.randn(1, 4, 48, 64, generator=_random(1))
-    found, expected = by_table(layer, x, label_ids), layer(x, spade.semantics(label_ids))
-    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-3)
-
-
-# ----------------------------------------------------------------------------- 04: pipeline
+    return _close(by_table(layer, x, label_ids), layer(x, spade.semantics(label_ids)))
 
 
 def _class_that_loses_most(scores: Sequence) -> str:
@@ -281,9 +261,6 @@ def _is_blind(blind: Callable, generator: spade.SpadeGenerator, label_ids: Tenso
     is_zero = all(not x.mlp_gamma.weight.any() and not x.mlp_beta.weight.any() for x in layers)
     is_kept = torch.equal(generator.synthesize(label_ids), before)
     return is_zero and is_kept and not torch.equal(blinded.synthesize(label_ids), before)
-
-
-# ----------------------------------------------------------------------------- 05: feedback
 
 
 def _more_alike(true_ids: Tensor) -> str:
@@ -310,22 +287,12 @@ def _looks_twice(look_twice: Callable, network: nn.Module, image_u8: Tensor) -> 
     return is_symmetric and is_other and seen.dtype == torch.uint8
 
 
-# ----------------------------------------------------------------------------- 06: training SPADE
-
-
 def _is_evening(evening_in: Callable, generator: spade.SpadeGenerator) -> bool:
     cities = [name.removesuffix(", dusk") for name in generator.styles if name.endswith(", dusk")]
-    return bool(cities) and all(
-        torch.allclose(
-            evening_in(city),
-            (generator.style(f"{city}, dusk") + generator.style(f"{city}, night")) / 2,
-            atol=1e-5,
-        )
-        for city in cities
-    )
-
-
-# ----------------------------------------------------------------------------- 07: painting
+    pairs = [[generator.style(f"{city}, {time}") for time in ("dusk", "night")] for city in cities]
+    means = [torch.stack(pair).mean(0) for pair in pairs]
+    answers = zip(map(evening_in, cities), means)
+    return bool(cities) and all(torch.allclose(*pair, atol=1e-5) for pair in answers)
 
 
 def _plants_avenue(plant: Callable, empty_ids: Tensor) -> bool:
@@ -368,6 +335,10 @@ def _is_between(
 # ----------------------------------------------------------------------------- all of them
 
 
+def _close(found: Tensor, expected: Tensor) -> bool:
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
 def _random(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -385,24 +356,16 @@ def _with_random_statistics(network: nn.Module) -> nn.Module:
 EXERCISES = {
     "01.1": Exercise(LIST, "each pixel becomes a block of two by two", "ee56d2c567f8c472"),
     "01.2": Exercise(
-        NUMBER,
-        "a scene counts once, however many of its pixels are 24, a person",
-        _scenes_with_people,
+        NUMBER, "a scene counts once, however many of its pixels are people", _scenes_with_people
     ),
     "01.3": Exercise(
-        FUNCTION,
-        "the mean over all pairs of a photo and its map, rolled by so many columns",
-        _contrast_by_columns,
+        FUNCTION, "the mean over all photos, each with its rolled map", _contrast_by_columns
     ),
     "01.4": Exercise(
-        FUNCTION,
-        "compare ids[:, 1:] with ids[:, :-1], mark both sides, then the rows",
-        _marks_edges,
+        FUNCTION, "compare ids[:, 1:] with ids[:, :-1], mark both; then the rows", _marks_edges
     ),
     "02.1": Exercise(
-        NUMBER,
-        "halved five times each way, and 512 numbers in each cell",
-        _numbers_in_coarsest_map,
+        NUMBER, "halved five times each way, and 512 numbers a cell", _numbers_in_coarsest_map
     ),
     "02.2": Exercise(
         FUNCTION,
@@ -411,14 +374,10 @@ EXERCISES = {
         _measures_iou,
     ),
     "02.3": Exercise(
-        FUNCTION,
-        "an argument of SegmentationNet; then load_state_dict of the encoder",
-        _changes_stride,
+        FUNCTION, "SegmentationNet has an argument; then encoder.load_state_dict", _changes_stride
     ),
     "02.4": Exercise(
-        FUNCTION,
-        "a share for each of 34 labels; in the end (shares * weights).sum() is 1",
-        _balances,
+        FUNCTION, "a share for each of 34 labels; (shares * weights).sum() ends as 1", _balances
     ),
     "03.1": Exercise(
         NUMBER, "which pixel has a neighbour that is something else?", "9935e48afa9f711a"
@@ -427,23 +386,17 @@ EXERCISES = {
         PAIR, "first normalised to mean 0 and deviation 1, then our two rules", "e45b5223971463c2"
     ),
     "03.3": Exercise(
-        FUNCTION,
-        "norm, leaky ReLU of slope 0.2, convolution; twice; plus the shortcut",
-        _is_block,
+        FUNCTION, "norm, leaky ReLU of slope 0.2, convolution; twice; plus the shortcut", _is_block
     ),
     "03.4": Exercise(
-        FUNCTION,
-        "table[row_of] is (B, H, W, C), and x is (B, C, H, W): permute one of them",
-        _is_table,
+        FUNCTION, "table[row_of] is (B, H, W, C), x is (B, C, H, W): permute one of them", _is_table
     ),
     "04.1": Exercise(TRUTH, "is anything drawn at random on the way?", "4c0d723db4ea9b9a"),
     "04.2": Exercise(
         TEXT, "subtract one .iou from the other, and leave out the NaN", _class_that_loses_most
     ),
     "04.3": Exercise(
-        FUNCTION,
-        "copy.deepcopy the generator, then zero_() both weights under torch.no_grad()",
-        _is_blind,
+        FUNCTION, "deepcopy the generator; zero_() both weights under torch.no_grad()", _is_blind
     ),
     "05.1": Exercise(TEXT, "print both figures", _more_alike),
     "05.2": Exercise(
@@ -461,18 +414,12 @@ EXERCISES = {
         TRUTH, "is the road behind the car connected with that in front of it?", "9589d8892ee57dc7"
     ),
     "07.3": Exercise(
-        FUNCTION,
-        "trees left and right, more of them at the rims than in the middle, six strokes or more",
-        _plants_avenue,
+        FUNCTION, "trees on both sides, most at the rims, by six strokes or more", _plants_avenue
     ),
     "07.4": Exercise(
-        FUNCTION,
-        "the mirror image of x is width - x; a stroke may continue another one",
-        _paints_twice,
+        FUNCTION, "x mirrored is width - x; a stroke may continue the one before it", _paints_twice
     ),
     "07.5": Exercise(
-        FUNCTION,
-        "call the generator itself, without gradients, then utils.images.pm1_to_u8",
-        _is_between,
+        FUNCTION, "call the generator itself, without gradients; then pm1_to_u8()", _is_between
     ),
 }

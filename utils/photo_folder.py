@@ -36,13 +36,7 @@ from utils.files import DISK_FULL, disk_full, usable_cores, write_atomically
 from utils.folders import file_identity
 from utils.images import ImageWriter, read_photo
 from utils.labels import BENCHMARK_IDS, COLORS, NAMES, label_ids_to_colors
-from utils.pipeline import (
-    PHOTO_STYLE,
-    PRECISIONS,
-    Pipeline,
-    agreement,
-    load_pipeline,
-)
+from utils.pipeline import PHOTO_STYLE, PRECISIONS, Pipeline, agreement, load_pipeline
 from utils.progress import progress
 from utils.scenes import open_photos
 from utils.weights import OWN_LICENCE

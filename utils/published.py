@@ -146,14 +146,9 @@ def load_published(source: str) -> PublishedNet:
     # Weights come last: those of a network that can't be used are not downloaded.
     if not is_local and not any(_download(name, "model*.safetensors").glob("*.safetensors")):
         _download(name, "pytorch_model*.bin")
-    network, report = _read(
-        transformers.AutoModelForSemanticSegmentation,
-        name,
-        folder,
-        config=config,
-        weights_only=True,
-        output_loading_info=True,
-    )
+    kind = transformers.AutoModelForSemanticSegmentation
+    settings = {"config": config, "weights_only": True, "output_loading_info": True}
+    network, report = _read(kind, name, folder, **settings)
     random = {key for key, _ in network.named_parameters()} & set(report["missing_keys"])
     if random:
         raise ValueError(

@@ -119,10 +119,8 @@ class Scenes(Sequence):
     def batch(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Several scenes at once -> image_u8 (B, 3, H, W), label_ids (B, H, W)."""
         scenes = [self[int(index)] for index in indices]
-        return (
-            torch.stack([scene.image_u8 for scene in scenes]),
-            torch.stack([scene.label_ids for scene in scenes]),
-        )
+        image_u8 = torch.stack([scene.image_u8 for scene in scenes])
+        return image_u8, torch.stack([scene.label_ids for scene in scenes])
 
     def instance_batch(self, indices: Sequence[int]) -> torch.Tensor:
         """The instance maps of several scenes -> (B, H, W) int32."""
@@ -157,10 +155,7 @@ class Scenes(Sequence):
 
 
 def open_scenes(
-    dataset: str,
-    split: str,
-    root: str | Path | None = None,
-    size: tuple[int, int] = (256, 128),
+    dataset: str, split: str, root: str | Path | None = None, size: tuple[int, int] = (256, 128)
 ) -> Scenes:
     """Open one split of a data set.
 
@@ -263,14 +258,7 @@ class _FileScenes(Scenes):
         is_void = self.dataset == "cityscapes" and self.split == "test"
         (check_id_values if is_void else check_label_ids)(label_ids, str(label_map))
         check_instance_ids(instance_ids, label_ids, str(instance_map))
-        return Scene(
-            image_u8=image_u8,
-            label_ids=label_ids.to(torch.uint8),
-            instance_ids=instance_ids,
-            name=name,
-            city=city,
-            time_of_day=time_of_day,
-        )
+        return Scene(image_u8, label_ids.to(torch.uint8), instance_ids, name, city, time_of_day)
 
     def _read_label_ids(self, path: Path) -> torch.Tensor:
         return read_map(path)
@@ -290,10 +278,7 @@ class _CamVidScenes(_FileScenes):
     def __init__(self, split, size, folder):
         places = [place for place in (folder / "CamVid", folder) if place.is_dir()]
         folder = max(places, key=lambda place: len(pictures(place / split)[0]))
-        photos, annotations = (
-            existing_folder(folder / split),
-            existing_folder(folder / f"{split}annot"),
-        )
+        photos, annotations = map(existing_folder, (folder / split, folder / f"{split}annot"))
         label_maps = {p.stem: p for p in visible_files(annotations) if p.suffix.lower() == ".png"}
         entries, (paths, left_out) = [], pictures(photos)
         for photo in paths:

@@ -18,15 +18,10 @@ from utils.labels import ID, NUM_LABELS
 from utils.progress import progress
 from utils.recipes import DATA, Data, Place, Training, option, some_of
 from utils.scenes import DATASETS, Scenes, open_scenes
-from utils.segmentation import (
-    HEADS,
-    STRIDES,
-    SegmentationNet,
-    load_segmentation,
-    save_segmentation,
-)
+from utils.segmentation import HEADS, STRIDES, SegmentationNet, load_segmentation, save_segmentation
 from utils.training import HISTORY_KEYS, History, Recipe, balanced_weights, evaluate, train
 
+FILES = ("best.safetensors", "segmentation.safetensors")  # that a stage leaves
 ANEW = (None, "random", "imagenet")  # a start that is not a file
 DEFAULTS = {"backbone": "resnet34", "head": "fcn", "finest_stride": 2}  # of a new network
 
@@ -85,7 +80,7 @@ def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) ->
             take_statistics(best, train_scenes.evenly_spaced(stage.statistics), stage.batch_size)
             print(f"with new statistics: {evaluate(best, val_scenes, stage.batch_size)[1]}")
         history = {key: earlier.get(key, []) + history[key] for key in HISTORY_KEYS}
-        path = folder / TRAINING.files[-1]
+        path = folder / FILES[-1]
         save_segmentation(best, path, history, compact=True, recipe=so_far)
         print(f"wrote {path}")
 
@@ -132,9 +127,7 @@ def check_start(before: Stage, stage: Stage, file: str) -> None:
             raise ValueError(f"{name} is {was} there and {wanted} here; expected the same.")
 
 
-TRAINING = Training(
-    Stage, train_stage, check_start, files=("best.safetensors", "segmentation.safetensors")
-)
+TRAINING = Training(Stage, train_stage, check_start, FILES)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -40,8 +40,7 @@ def pack_state(state_dict: dict[str, Tensor], small: int = 0) -> dict[str, Tenso
 
     The error is at most half a scale, that is 1/254 of the channel's largest weight.
 
-    Raises:
-        ValueError: a weight is infinite or NaN, as after a training that diverged.
+    Raises ValueError: a weight is infinite or NaN, as after a training that diverged.
     """
     packed = {}
     for key, tensor in state_dict.items():
@@ -54,15 +53,13 @@ def pack_state(state_dict: dict[str, Tensor], small: int = 0) -> dict[str, Tenso
                 f"{key} holds infinite values or NaN and cannot be stored in 8 bits: the training "
                 "has probably diverged; go back to an earlier checkpoint."
             )
-        # A channel of zeros gets the scale 1 instead of 0 / 0.
-        largest = rows.abs().amax(1)
         if tensor.numel() < small:
-            packed[key] = rows.reshape(tensor.shape).half()
+            packed[key] = tensor.detach().half()
             continue
-        scale = torch.where(largest > 0, largest / 127, 1.0)
-        packed[key] = (rows / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
-        packed[key] = packed[key].reshape(tensor.shape)
-        packed[key + SCALE] = scale
+        largest = rows.abs().amax(1)
+        scale = torch.where(largest > 0, largest / 127, 1.0)  # 1 for a channel of zeros, not 0 / 0
+        numbers = (rows / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
+        packed[key], packed[key + SCALE] = numbers.reshape(tensor.shape), scale
     return packed
 
 
@@ -102,8 +99,7 @@ def save_weights(
         compact: store the weights in 8 bits, see pack_state.
         small: compact weights with fewer numbers are stored in 16 bits.
 
-    Raises:
-        ValueError: another ending, or weights that are not finite (compact only).
+    Raises ValueError: another ending, or weights that are not finite (compact only).
     """
     path = Path(path)
     if path.suffix != ".safetensors":

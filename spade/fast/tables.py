@@ -329,10 +329,7 @@ def stages(generator: nn.Module) -> list[tuple[str, int, int]]:
 
 @torch.no_grad()
 def fast_forward(
-    generator: nn.Module,
-    codes: Tensor,
-    z: Tensor | None = None,
-    dtype: torch.dtype = torch.float32,
+    generator: nn.Module, codes: Tensor, z: Tensor | None = None, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """Compute what forward() computes from the planes of these codes in evaluation mode.
 

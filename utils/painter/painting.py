@@ -38,8 +38,7 @@ UNDO_STEPS = 100  # a map of 256x128 has 33 kB
 def class_id(name: str) -> int:
     """The label id of a class: class_id("car") == 26.
 
-    Raises:
-        ValueError: no class has that name; names similar ones.
+    Raises ValueError: no class has that name; names similar ones.
     """
     if name not in ID:
         close = difflib.get_close_matches(str(name).lower(), NAMES, n=3) or NAMES
@@ -62,8 +61,7 @@ def swap_class(label_ids: torch.Tensor, from_name: str, to_name: str) -> torch.T
     Returns:
         The changed map, (H, W) uint8.
 
-    Raises:
-        ValueError: an unknown name, or a class that the map does not hold.
+    Raises ValueError: an unknown name, or a class that the map does not hold.
     """
     return label_ids.masked_fill(_pixels_of(label_ids, from_name), class_id(to_name))
 
@@ -78,8 +76,7 @@ def remove_class(label_ids: torch.Tensor, name: str) -> torch.Tensor:
     Returns:
         The changed map, (H, W) uint8: each gap has the label of the nearest pixel of another class.
 
-    Raises:
-        ValueError: an unknown name, a class that the map does not hold, or that is all it holds.
+    Raises ValueError: an unknown name, a class that the map does not hold, or that is all it holds.
     """
     gap = _pixels_of(label_ids, name)
     if bool(gap.all()):
@@ -137,8 +134,7 @@ def stroke_mask(points: Points, size: float, shape: tuple[int, int]) -> torch.Te
         (H, W) bool: pixels whose centre is no further than size / 2 from the line.  A brush of 1
         still marks a pixel at every point.
 
-    Raises:
-        ValueError: no points, a point that is no pair of finite numbers, or another size.
+    Raises ValueError: no points, a point that is no pair of finite numbers, or another size.
     """
     if not 1 <= size <= LARGEST_BRUSH:
         raise ValueError(f"The brush has size {size}: expected 1 to {LARGEST_BRUSH} pixels.")
@@ -168,8 +164,7 @@ def fill_mask(label_ids: torch.Tensor, point: tuple[float, float]) -> torch.Tens
     Returns:
         (H, W) bool; pixels are connected across their sides, not across corners.
 
-    Raises:
-        ValueError: a point outside of the map.
+    Raises ValueError: a point outside of the map.
     """
     ((x, y),) = _as_points([point])
     height, width = label_ids.shape
@@ -204,8 +199,7 @@ class Painting:
         start_ids, label_ids: (H, W) uint8.  Each step makes a new label_ids: one that was handed
             out does not change.
 
-    Raises:
-        ValueError: no map of label ids.
+    Raises ValueError: no map of label ids.
     """
 
     def __init__(self, start_ids: torch.Tensor):
@@ -241,8 +235,7 @@ class Painting:
     def start_over(self, start_ids: torch.Tensor | None = None) -> None:
         """Go back to the start map, or on to another one of the same size.
 
-        Raises:
-            ValueError: no map of label ids, or one of another size.
+        Raises ValueError: no map of label ids, or one of another size.
         """
         if start_ids is None:
             start_ids = self.start_ids
@@ -257,8 +250,7 @@ class Painting:
     def undo(self) -> None:
         """Take back the last step; a hundred steps are kept.
 
-        Raises:
-            ValueError: there is none.
+        Raises ValueError: there is none.
         """
         if not self._earlier:
             raise ValueError("There is nothing left to undo.")
@@ -298,8 +290,7 @@ def at_size(
     Args:
         source: how the message names it.
 
-    Raises:
-        ValueError: the map has another shape (aspect), so that it would be distorted.
+    Raises ValueError: the map has another shape (aspect), so that it would be distorted.
     """
     height, width = label_ids.shape[-2:]
     if width * size[1] != height * size[0]:
@@ -328,18 +319,14 @@ def draw_street(
     Returns:
         image_u8, (3, H, W) or (B, 3, H, W) uint8 of generator.size, on the CPU.
 
-    Raises:
-        ValueError: a map of another shape, or a style that the generator does not have.
+    Raises ValueError: a map of another shape, or a style that the generator does not have.
     """
     z = generator.style(style)
     return generator.synthesize(at_size(label_ids, generator.size), z=z).cpu()
 
 
 def save_street(
-    label_ids: torch.Tensor,
-    image_u8: torch.Tensor,
-    name: str,
-    folder: str | Path = PAINTINGS,
+    label_ids: torch.Tensor, image_u8: torch.Tensor, name: str, folder: str | Path = PAINTINGS
 ) -> list[Path]:
     """Save a map and its picture; files of the same name are replaced.
 
@@ -353,8 +340,7 @@ def save_street(
         The files, all PNG: <name>_labelIds (read it back with utils.images.read_map),
         <name>_color (the map to look at) and <name> (the picture).
 
-    Raises:
-        ValueError: a name that is empty or has a slash.
+    Raises ValueError: a name that is empty or has a slash.
     """
     if not name.strip() or set(name) & set('/\\:*?"<>|'):
         raise ValueError(f"{name!r} can't name a file: use letters, digits, spaces, - and _.")

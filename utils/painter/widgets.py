@@ -75,8 +75,7 @@ def paint_events(painting: Painting, events: Sequence[dict]) -> None:
             points), "fill" (name, point), "undo", "start over".  A stroke that goes on where the
             one before it ended has "continues": True.
 
-    Raises:
-        ValueError: something else to do, or see the methods of Painting.
+    Raises ValueError: something else to do, or see the methods of Painting.
     """
     for event in events:
         do, continues = event["do"], event.get("continues", False)
@@ -136,8 +135,7 @@ class StreetPainter(ipywidgets.VBox):
         label_ids: (H, W) uint8, the map as it is now.
         image_u8: (3, H, W) uint8, the street as it is now.
 
-    Raises:
-        ValueError: no generator, start or brush; an unknown class; a start map of another shape.
+    Raises ValueError: no generator, start or brush; an unknown class; a start map of another shape.
     """
 
     def __init__(
@@ -174,7 +172,7 @@ class StreetPainter(ipywidgets.VBox):
         start.observe(self._on_start, "value")
         generator.observe(self._on_generator, "value")
         style.observe(self._on_style, "value")
-        save.on_click(self._on_save)
+        save.on_click(lambda button: self._try(self._save))
         self.canvas.observe(self._on_request, "request")
         self.refresh()
 
@@ -185,8 +183,7 @@ class StreetPainter(ipywidgets.VBox):
     def refresh(self) -> None:
         """Show the painting and draw its street.
 
-        Raises:
-            ValueError: the generator refuses the map.
+        Raises ValueError: the generator refuses the map.
         """
         self.canvas.map_url = _url(self.label_ids)
         self._draw()
@@ -226,9 +223,6 @@ class StreetPainter(ipywidgets.VBox):
 
     def _on_style(self, change) -> None:
         self._try(self._draw)
-
-    def _on_save(self, button) -> None:
-        self._try(self._save)
 
     def _try(self, *actions: Callable[[], None]) -> None:
         """Call all of them; errors are shown below the map, where a callback's traceback is not."""

@@ -54,12 +54,8 @@ def _build_house(canvas: Canvas, tallness: float) -> _House:
 def _pane(
     place: _Facade, left: float, right: float, low: float, high: float, out: float = 0.0
 ) -> list[Point]:
-    return [
-        place(left, low, out),
-        place(right, low, out),
-        place(right, high, out),
-        place(left, high, out),
-    ]
+    corners = (left, low), (right, low), (right, high), (left, high)
+    return [place(along, height, out) for along, height in corners]
 
 
 def _draw_balcony(

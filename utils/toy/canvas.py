@@ -291,13 +291,7 @@ class Canvas:
         self._glaze.polygon(self._outline(points), fill=fill)
 
     def shadow(
-        self,
-        x0: float,
-        x1: float,
-        z0: float,
-        z1: float,
-        strength: float = 1.0,
-        height: float = 0.0,
+        self, x0: float, x1: float, z0: float, z1: float, strength: float = 1.0, height: float = 0.0
     ) -> None:
         """Draw an octagon of shade under a thing of this height, longer away from the sun."""
         reach = -self.light.sun * self.light.cast * height

@@ -75,10 +75,7 @@ def _rain(size: tuple[int, int], air: np.random.Generator) -> np.ndarray:
 
 
 def develop(
-    canvas: Canvas,
-    label_ids: np.ndarray,
-    texture: np.random.Generator,
-    air: np.random.Generator,
+    canvas: Canvas, label_ids: np.ndarray, texture: np.random.Generator, air: np.random.Generator
 ) -> np.ndarray:
     """Return the finished image of a canvas.
 

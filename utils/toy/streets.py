@@ -51,15 +51,7 @@ from utils.toy.objects import (
     draw_tree,
 )
 from utils.toy.photo import develop
-from utils.toy.styles import (
-    CAR_COLORS,
-    CITY_STYLES,
-    GRASS,
-    TIMES_OF_DAY,
-    WEATHERS,
-    WHITE,
-    light_of,
-)
+from utils.toy.styles import CAR_COLORS, CITY_STYLES, GRASS, TIMES_OF_DAY, WEATHERS, WHITE, light_of
 from utils.toy.vehicles import (
     draw_bicycle,
     draw_car,
@@ -453,11 +445,6 @@ def draw_street(
     instance_ids = np.asarray(canvas.instances)[::OVERSAMPLING, ::OVERSAMPLING].astype(np.int32)
     label_ids = np.where(instance_ids >= 1000, instance_ids // 1000, instance_ids).astype(np.uint8)
     photo = develop(canvas, label_ids, texture, air)
-    return Street(
-        torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1))),
-        torch.from_numpy(label_ids),
-        torch.from_numpy(instance_ids),
-        city,
-        time_of_day,
-        weather,
-    )
+    image_u8 = np.ascontiguousarray(photo.transpose(2, 0, 1))
+    tensors = map(torch.from_numpy, (image_u8, label_ids, instance_ids))
+    return Street(*tensors, city, time_of_day, weather)
