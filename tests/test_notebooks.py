@@ -15,7 +15,7 @@ from tools.setup_cell import SOURCE
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb")) + sorted(NOTEBOOKS.glob("solutions/*.ipynb"))
-MAX_BYTES = 600_000
+MAX_BYTES = 1_500_000
 TAGS = {"parameters", "nbval-ignore-output", "nbval-skip", "raises-exception"}
 MIME_TYPES = {"text/plain", "text/html", "text/markdown", "image/jpeg"}
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:root|home|Users|tmp|content|var)/|[A-Z]:\\")
