@@ -14,38 +14,28 @@ CAMVID and FOLDER: see streets_synthesis.py; so is --judge.
 
 import argparse
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from streets_synthesis import (
-    JUDGE,
-    PHOTO_SIZE,
-    Pictures,
-    all_cities,
-    distances,
-    generated,
-    own_style,
-)
+from streets_synthesis import JUDGE, PHOTO_SIZE, Pictures, all_cities, distances, generated
 from timing import machine
 
-from spade.checkpoint import start_from
-from spade.stages import Stage, networks_of, perceptual_loss
-from spade.styles import StyleClassifier, style_labels
-from spade.training import VariationalGenerator, train_spade
-from utils.cache import cached
+from spade.stages import FILES, Stage, train_stage
 from utils.engine.accelerator import PRECISIONS
 from utils.files import PROJECT
 from utils.images import save_image
 from utils.labels import label_ids_to_colors
-from utils.scenes import Scenes, open_scenes
-from utils.segmentation import load_segmentation
+from utils.pipeline import Pipeline, load_pipeline
+from utils.recipes import Place
 
 PICTURE = PROJECT / "benchmarks/discriminators.jpg"
-START = [PROJECT / f"data/weights/{name}_toy.safetensors" for name in ("generator", "encoder")]
+START = tuple(f"{PROJECT}/data/weights/{name}_toy.safetensors" for name in ("generator", "encoder"))
 TURN = 400  # pictures
 COMMON = Stage(
     dataset="camvid+streets",
+    start=START,
     size=(256, 128),
     photo_size=PHOTO_SIZE,
     scale=0.44,
@@ -73,34 +63,13 @@ SIDES = {
 }
 
 
-def turn(stage: Stage, scenes: Scenes, folder: Path, precision: str) -> VariationalGenerator:
-    """Train until stage.pictures, on from what is in the folder -> the networks."""
-    torch.manual_seed(stage.seed)
-    classes = style_labels(scenes)[0]
-    network, discriminator = networks_of(stage, classes)
-    start_from(START, network, discriminator)
-    train_spade(
-        network.generator,
-        discriminator,
-        scenes,
-        stage,
-        network.encoder,
-        perceptual_loss(stage.perceptual, stage.texture_weight),
-        StyleClassifier(classes, stage.z_dim),
-        folder,
-        precision,
-    )
-    return network
-
-
-def draw(networks: dict[str, VariationalGenerator], parts: list[Pictures]) -> None:
-    """Rows of three maps: each with its photo, and what the two generators draw in its style."""
+def draw(pipelines: Sequence[Pipeline], parts: Sequence[Pictures]) -> None:
+    """Rows of two maps: each with its photo, and what the generators draw in its style."""
     cells = []
     for part in parts:
-        rows = torch.linspace(0, len(part.photo) - 1, 12 // len(parts)).long()
-        some = Pictures(part.image_u8[rows], part.label_ids[rows], part.photo[rows], [])
+        some = part.at(torch.linspace(0, len(part.photo) - 1, 12 // len(parts)).long())
         columns = [label_ids_to_colors(some.label_ids), some.image_u8]
-        columns += [generated(x.generator, some, own_style(x.encoder)) for x in networks.values()]
+        columns += [generated(x.generator, some, x.style_of) for x in pipelines]
         cells += torch.cat(columns, dim=-1)  # (3, H, 4 W) each
     save_image(torch.cat([torch.cat(cells[i::2], dim=-2) for i in range(2)], dim=-1), PICTURE)
 
@@ -114,25 +83,23 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=PROJECT / "runs/discriminators")
     parser.add_argument("--precision", default="bf16", choices=PRECISIONS)
     arguments = parser.parse_args()
-    judge, _ = load_segmentation(arguments.judge)
-    train = open_scenes(COMMON.dataset, "train", arguments.camvid, PHOTO_SIZE)
-    train = cached(train, PROJECT / "data/cache")
-    seconds, pictures, networks = dict.fromkeys(SIDES, 0.0), dict.fromkeys(SIDES, 0), {}
+    place = Place(arguments.out, arguments.camvid, precision=arguments.precision)
+    seconds, pictures = dict.fromkeys(SIDES, 0.0), dict.fromkeys(SIDES, 0)
     while min(seconds.values()) < 60 * arguments.minutes:
         name = min(seconds, key=seconds.get)
         pictures[name] += TURN
         stage = replace(SIDES[name], pictures=pictures[name])
         start = time.perf_counter()
-        networks[name] = turn(stage, train, arguments.out / name, arguments.precision)
+        train_stage(stage, place, arguments.out / name, [asdict(stage)])  # on from its checkpoint
         seconds[name] += time.perf_counter() - start
     cities = all_cities(arguments.camvid, arguments.california, COMMON.size)
     print(machine())
+    pipelines = []
     for name in SIDES:
+        pipelines.append(load_pipeline(arguments.judge, arguments.out / name / FILES[-1]))
         print(f"\n{name}: {pictures[name]} pictures in {seconds[name] / 60:.1f} minutes")
-        distances(networks[name].generator, networks[name].encoder, judge, cities)
-    draw(
-        {name: networks[name] for name in SIDES}, [cities["Karlsruhe"][0], cities["California"][0]]
-    )
+        distances(pipelines[-1], cities)
+    draw(pipelines, [cities["Karlsruhe"][0], cities["California"][0]])
     print(f"\ndrew {PICTURE.name}")
 
 

@@ -17,7 +17,8 @@ are kept in benchmarks/streets_synthesis.txt.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -28,14 +29,13 @@ from torchvision.io import decode_jpeg, encode_jpeg
 
 import spade
 from utils.augmentation import Augmentation
-from utils.backbones import BACKBONES
 from utils.files import PROJECT
-from utils.images import read_image, read_map, u8_to_imagenet, u8_to_pm1
+from utils.images import read_image, read_map, u8_to_imagenet
 from utils.metrics import SegmentationScore
+from utils.pipeline import Pipeline, load_pipeline
 from utils.progress import progress
 from utils.scenes import open_scenes
-from utils.segmentation import SegmentationNet, load_segmentation
-from utils.weights import find_weights
+from utils.segmentation import SegmentationNet
 
 RESAMPLES = 1000
 PHOTO_SIZE = (384, 192)  # crops of these, of 1 to 1.5 times, as the generator has learned from
@@ -47,40 +47,34 @@ JPEG_QUALITY = 85
 Features = Callable[[Tensor], Tensor]  # image_u8 (B, 3, H, W) -> (B, D)
 
 
+@dataclass
 class Pictures:
     """Photos of a city: image_u8 (N, 3, H, W), label_ids (N, H, W), and of which photo each is."""
 
-    def __init__(self, image_u8: Tensor, label_ids: Tensor, photo: Tensor, kinds: list[str]):
-        self.image_u8, self.label_ids, self.photo, self.kinds = image_u8, label_ids, photo, kinds
+    image_u8: Tensor
+    label_ids: Tensor
+    photo: Tensor
+    kinds: Sequence[str]  # of the maps, see utils.meanings
+
+    def at(self, rows: Tensor) -> "Pictures":
+        kinds = [self.kinds[row] for row in rows.tolist()]
+        return Pictures(self.image_u8[rows], self.label_ids[rows], self.photo[rows], kinds)
 
 
-def pooled(maps: list[Tensor]) -> Tensor:
-    """Means of the last two feature maps (B, C, h, w), at strides 16 and 32 -> (B, D)."""
-    return torch.cat([x.mean((2, 3)) for x in maps[-2:]], dim=1)
+def features_of(network: SegmentationNet) -> Features:
+    """Means of the last two feature maps, at strides 16 and 32."""
 
-
-def judge_features(network: SegmentationNet) -> Features:
     @torch.no_grad()
     def features(image_u8: Tensor) -> Tensor:
         x = u8_to_imagenet(image_u8, network.backbone.mean, network.backbone.std)
-        return pooled(network.encoder(x))
+        return torch.cat([x.mean((2, 3)) for x in network.encoder(x)[-2:]], dim=1)
 
     return features
 
 
 def lite2_features() -> Features:
-    backbone = BACKBONES["efficientnet_lite2"]
-    stages = torch.nn.ModuleList(backbone.stages(pretrained=True)).eval()
-
-    @torch.no_grad()
-    def features(image_u8: Tensor) -> Tensor:
-        x, maps = u8_to_imagenet(image_u8, backbone.mean, backbone.std), []
-        for stage in stages:
-            x = stage(x)
-            maps.append(x)
-        return pooled(maps)
-
-    return features
+    """The same of EfficientNet-Lite2 with ImageNet weights."""
+    return features_of(SegmentationNet("efficientnet_lite2", pretrained=True).eval())
 
 
 def all_features(features: Features, image_u8: Tensor) -> Tensor:
@@ -143,7 +137,7 @@ def crops_of(pairs: list[tuple[Tensor, Tensor, str]], size: tuple[int, int], see
 def of_camvid(split: str, root: str, size: tuple[int, int]) -> Pictures:
     scenes = open_scenes("camvid", split, root, size)
     kinds = scenes.map_kinds(range(len(scenes)))
-    return Pictures(*scenes.batch(range(len(scenes))), torch.arange(len(scenes)), list(kinds))
+    return Pictures(*scenes.batch(range(len(scenes))), torch.arange(len(scenes)), kinds)
 
 
 def of_streets(city: str, split: str, size: tuple[int, int]) -> Pictures:
@@ -182,11 +176,6 @@ def all_cities(
     return cities
 
 
-def own_style(encoder: spade.Encoder) -> Callable[[Tensor], Tensor]:
-    """Photos -> their latents."""
-    return lambda image_u8: encoder(u8_to_pm1(image_u8))[0]
-
-
 @torch.no_grad()
 def generated(generator: spade.SpadeGenerator, pictures: Pictures, z_of: Callable) -> Tensor:
     """One image for each map, in the style that z_of gives for a batch of photos."""
@@ -203,29 +192,28 @@ def read_miou(judge: SegmentationNet, image_u8: Tensor, pictures: Pictures) -> f
     """The mIoU that the judge reads from images of these maps."""
     score = SegmentationScore()
     for rows in torch.arange(len(image_u8)).split(BATCH):
-        kinds = [pictures.kinds[i] for i in rows.tolist()]
-        score.update(judge.predict(image_u8[rows]), pictures.label_ids[rows], kinds)
+        part = pictures.at(rows)
+        score.update(judge.predict(image_u8[rows]), part.label_ids, part.kinds)
     return score.compute().miou
 
 
-def distances(
-    generator: spade.SpadeGenerator,
-    encoder: spade.Encoder,
-    judge: SegmentationNet,
-    cities: dict[str, tuple[Pictures, Pictures]],
-) -> None:
-    """Print for each city how far generated images are from real photos, and how well they read."""
+def distances(pipeline: Pipeline, cities: dict[str, tuple[Pictures, Pictures]]) -> None:
+    """Print for each city how far generated images are from real photos, and how well they read.
+
+    Args:
+        pipeline: the judge, and the generator with its encoder.
+    """
+    judge = pipeline.segmenter
+    kinds_of_features = features_of(judge), lite2_features()
     print("city       images  judge's features        EfficientNet-Lite2's    mIoU, image / photo")
     for city, (val, train) in cities.items():
-        fake_u8 = generated(generator, val, own_style(encoder))
+        fake_u8 = generated(pipeline.generator, val, pipeline.style_of)
         seeded = torch.Generator().manual_seed(0)
-        rows = torch.randperm(len(train.photo), generator=seeded)[: len(val.photo)]
+        other = train.at(torch.randperm(len(train.photo), generator=seeded)[: len(val.photo)])
         cells = []
-        for features in (judge_features(judge), lite2_features()):
-            x = [all_features(features, u8) for u8 in (fake_u8, val.image_u8, train.image_u8[rows])]
-            cells.append(
-                "{:5.2f} ({:.2f} to {:.2f})".format(*ratio(*x, val.photo, train.photo[rows]))
-            )
+        for features in kinds_of_features:
+            x = [all_features(features, u8) for u8 in (fake_u8, val.image_u8, other.image_u8)]
+            cells.append("{:5.2f} ({:.2f} to {:.2f})".format(*ratio(*x, val.photo, other.photo)))
         miou, of_photos = (read_miou(judge, x, val) for x in (fake_u8, val.image_u8))
         print(
             f"{city:10} {len(fake_u8):6}  {cells[0]:22}  {cells[1]:22}  "
@@ -253,8 +241,7 @@ def cities_asked_for(
         z, shares = generator.style(name), []
         for val, _ in cities.values():
             rows = torch.linspace(0, len(val.photo) - 1, maps).long()
-            part = Pictures(val.image_u8[rows], val.label_ids[rows], val.photo[rows], [])
-            images_u8 = generated(generator, part, lambda _, z=z: z)
+            images_u8 = generated(generator, val.at(rows), lambda _, z=z: z)
             shares.append(classifier.right(read(images_u8), [city] * maps))
         real = classifier.right(x[city][0], [city] * len(x[city][0]))
         listed = ", ".join(f"{other} {share:.2f}" for other, share in zip(cities, shares))
@@ -269,15 +256,11 @@ def main() -> None:
     parser.add_argument("--california", type=Path, help="a folder with photos/ and maps/")
     parser.add_argument("--maps", type=int, default=24, help="of each city, for every style")
     arguments = parser.parse_args()
-    source = arguments.generator
-    path = Path(source) if Path(source).suffix else find_weights("generator", source)
-    generator = spade.load_generator(path)
-    encoder = spade.load_encoder(path.with_name(path.name.replace("generator", "encoder")))
-    judge, _ = load_segmentation(arguments.judge)
-    size = generator.size
+    pipeline = load_pipeline(arguments.judge, arguments.generator)
+    generator, size = pipeline.generator, pipeline.generator.size
     cities = all_cities(arguments.camvid, arguments.california, size)
-    print(f"{machine()}\n{path.name}, {size[0]}x{size[1]}\n")
-    distances(generator, encoder, judge, cities)
+    print(f"{machine()}\ngenerator: {arguments.generator}, {size[0]}x{size[1]}\n")
+    distances(pipeline, cities)
     cities_asked_for(generator, cities, arguments.maps)
     label_ids = cities["Cambridge"][0].label_ids[0]
     (seconds,) = in_turn(20, synthesize=lambda: generator.synthesize(label_ids))

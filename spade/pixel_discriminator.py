@@ -10,7 +10,7 @@ from utils.backbones import BACKBONES
 from utils.images import pm1_to_imagenet, u8_to_pm1
 from utils.labels import NAMES, NUM_LABELS
 from utils.progress import progress
-from utils.scenes import Scenes
+from utils.scenes import Scenes, count_labels
 
 from .losses import label_cross_entropy, style_cross_entropy
 from .normalization import SpectralNormConv2d
@@ -186,10 +186,7 @@ class PixelDiscriminator(nn.Module):
             ValueError: this has been done before with scenes that lack a label of these scenes.
             OSError: see Backbone.pretrained_state.
         """
-        counts = torch.zeros(NUM_LABELS, dtype=torch.double)
-        for indices in progress(torch.arange(len(scenes)).split(64), "counting classes"):
-            label_ids = scenes.batch(indices)[1].cpu()
-            counts += torch.bincount(label_ids.flatten().long(), minlength=NUM_LABELS)
+        counts = count_labels(scenes)
         if self.class_weights[0] == 0:  # 1 before prepare()
             unknown = (self.class_weights[:FAKE].cpu() == 0) & (counts > 0)
             names = [NAMES[i] for i in unknown.nonzero().flatten().tolist() if i]
@@ -209,8 +206,8 @@ class PixelDiscriminator(nn.Module):
 
     def _measure_features(self, scenes: Scenes) -> None:
         """Load ImageNet weights and store mean and deviation of each feature in these photos."""
-        for stage, pretrained in zip(self.stages, self.backbone.stages(pretrained=True)):
-            stage.load_state_dict(pretrained.state_dict())
+        pretrained = nn.ModuleList(self.backbone.stages(pretrained=True))
+        self.stages.load_state_dict(pretrained.state_dict())
         self.stages.eval()
         sums: list[Tensor] = []
         for indices in progress(torch.arange(len(scenes)).split(8), "features of real photos"):

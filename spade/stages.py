@@ -94,7 +94,7 @@ class Stage(Data, Recipe):
 
 
 def networks_of(
-    stage: Stage, classes: Sequence[Sequence[str]] = (("one", "other"),)
+    stage: Stage, classes: Sequence[Sequence[str]]
 ) -> tuple[VariationalGenerator, MultiscaleDiscriminator | PixelDiscriminator]:
     """Make the networks of a stage, with weights initialised as published.
 
@@ -130,7 +130,7 @@ def _shaping(stage: Stage) -> Stage:
 @functools.cache  # many stages have networks of the same shapes
 def _networks_without_weights(stage: Stage) -> tuple[nn.Module, nn.Module]:
     with torch.device("meta"):
-        return networks_of(stage)
+        return networks_of(stage, classes=[["any", "other"]])  # the same for all stages
 
 
 def check_start(before: Stage, stage: Stage, file: str) -> None:
@@ -160,10 +160,18 @@ def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) ->
     classifier = StyleClassifier(classes, generator.z_dim) if styled else None
     if stage.start not in (None, ("random",)):
         start_from([Path(x) for x in stage.start], network, discriminator, classifier)
-    perceptual = perceptual_loss(stage.perceptual, stage.texture_weight)
-    others = encoder, perceptual, classifier, folder, place.precision
-    preview = val_scenes.evenly_spaced(4)
-    train_spade(generator, discriminator, train_scenes, stage, *others, preview=preview)
+    train_spade(
+        generator,
+        discriminator,
+        train_scenes,
+        stage,
+        encoder,
+        perceptual_loss(stage.perceptual, stage.texture_weight),
+        classifier,
+        folder,
+        place.precision,
+        preview=val_scenes.evenly_spaced(4),
+    )
     if not PartialState().is_main_process:
         return
     generator.recipe = so_far

@@ -36,7 +36,7 @@ from utils.images import crop_to_aspect, pm1_to_u8, read_map, resize_map, save_i
 from utils.labels import BENCHMARK_NAMES, COLORS, NAMES
 from utils.painter import empty_street
 from utils.scenes import open_scenes
-from utils.weights import OWN_LICENCE, SCALE, pack_state
+from utils.weights import OWN_LICENCE, pack_state, unpack_state
 
 SITE = PROJECT / "out" / "site"
 WEIGHTS = PROJECT / "data" / "weights"
@@ -91,24 +91,15 @@ class InBrowser(nn.Module):
         for number, key in enumerate(self._names):  # a buffer's name has no dots
             self.register_buffer(f"packed_{number}", packed[key])
 
-    def _weights(self) -> dict[str, Tensor]:
-        packed = {key: self.get_buffer(f"packed_{i}") for i, key in enumerate(self._names)}
-        weights = {}
-        for key, tensor in packed.items():
-            if key + SCALE in packed:
-                scale = packed[key + SCALE].reshape(-1, *[1] * (tensor.dim() - 1))
-                weights[key] = tensor.float() * scale
-            elif not key.endswith(SCALE):
-                weights[key] = tensor
-        return weights
-
     def forward(self, label_ids: Tensor, z: Tensor) -> Tensor:
         """label_ids (1, H, W) uint8 and z (1, z_dim) -> the picture, (H, W, 3) uint8."""
         codes = label_codes(label_ids, checked=True)  # (1, H, W)
         planes = nn.functional.one_hot(codes % LABEL_PLANES, SEMANTIC_CHANNELS)  # (1, H, W, 36)
         edges = (codes >= LABEL_PLANES).long()[..., None]
         planes = torch.cat([planes[..., :LABEL_PLANES], edges], -1).permute(0, 3, 1, 2).float()
-        image_pm1 = torch.func.functional_call(self._call[0], self._weights(), (planes, z))
+        packed = {key: self.get_buffer(f"packed_{i}") for i, key in enumerate(self._names)}
+        weights = unpack_state(packed)
+        image_pm1 = torch.func.functional_call(self._call[0], weights, (planes, z))
         return pm1_to_u8(image_pm1)[0].permute(1, 2, 0)
 
 

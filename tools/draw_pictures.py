@@ -15,7 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project, not installed
 
 from utils.files import PROJECT
-from utils.images import read_photo, resize_image, save_image
+from utils.images import read_photo, resize_image, resize_map, save_image
 from utils.labels import label_ids_to_colors
 from utils.pipeline import load_pipeline
 
@@ -23,16 +23,9 @@ PHOTO = PROJECT / "docs" / "california_0109.jpg"
 SHOWN = (512, 256)  # width and height of each picture
 
 
-def shown(image_u8: torch.Tensor) -> torch.Tensor:
-    """image_u8 (3, H, W) -> the same at the size in which it is shown."""
-    return resize_image(image_u8[None], SHOWN)[0]
-
-
 def map_shown(label_ids: torch.Tensor) -> torch.Tensor:
-    """label_ids (H, W) -> the map in colours at that size, every pixel a square."""
-    colors_u8 = label_ids_to_colors(label_ids)  # (3, H, W)
-    factor = SHOWN[0] // colors_u8.shape[-1]
-    return colors_u8.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    """label_ids (H, W) -> the map in colours at the size in which it is shown."""
+    return label_ids_to_colors(resize_map(label_ids, SHOWN))
 
 
 def grid(rows: list[list[torch.Tensor]]) -> torch.Tensor:
@@ -43,15 +36,16 @@ def main() -> None:
     pipeline = load_pipeline("streets", "streets")
     generator = pipeline.generator
     photo_u8 = read_photo(PHOTO, SHOWN)
-    result = pipeline.run(resize_image(photo_u8[None], generator.size)[0])
+    result = pipeline.run(resize_image(photo_u8, generator.size))
     real = [
         [photo_u8, map_shown(result.label_ids)],
-        [shown(result.generated_u8), map_shown(result.generated_label_ids)],
+        [resize_image(result.generated_u8, SHOWN), map_shown(result.generated_label_ids)],
     ]
     save_image(grid(real), PROJECT / "docs" / "real_street.jpg")
     cities = list(generator.styles)
     images = [
-        shown(generator.synthesize(result.label_ids, z=generator.style(name))) for name in cities
+        resize_image(generator.synthesize(result.label_ids, z=generator.style(name)), SHOWN)
+        for name in cities
     ]
     rows = [images[start : start + 2] for start in range(0, len(images), 2)]
     save_image(grid(rows), PROJECT / "docs" / "cities.jpg")

@@ -170,6 +170,24 @@ KINDS = {
 # ----------------------------------------------------------------------------- the checks
 
 
+def _close(found: Tensor, expected: Tensor) -> bool:
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def _random(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _with_random_statistics(network: nn.Module) -> nn.Module:
+    """In evaluation mode, with batch norms that change what goes through."""
+    random = _random(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(generator=random)
+            module.running_var.uniform_(0.5, 2, generator=random)
+    return network.eval()
+
+
 def _scenes_with_people(label_ids: Tensor) -> Tensor:
     return (label_ids == ID["person"]).flatten(1).any(1).sum()
 
@@ -333,24 +351,6 @@ def _is_between(
 
 
 # ----------------------------------------------------------------------------- all of them
-
-
-def _close(found: Tensor, expected: Tensor) -> bool:
-    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
-
-
-def _random(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def _with_random_statistics(network: nn.Module) -> nn.Module:
-    """In evaluation mode, with batch norms that change what goes through."""
-    random = _random(0)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(generator=random)
-            module.running_var.uniform_(0.5, 2, generator=random)
-    return network.eval()
 
 
 EXERCISES = {

@@ -41,6 +41,7 @@ from utils.images import (
     resize_map,
 )
 from utils.labels import (
+    NUM_LABELS,
     camvid_ids_to_label_ids,
     check_id_values,
     check_instance_ids,
@@ -48,6 +49,7 @@ from utils.labels import (
     colors_to_label_ids,
 )
 from utils.meanings import EXACT
+from utils.progress import progress
 from utils.toy import streets as toy_streets
 
 SPLITS = ("train", "val", "test")
@@ -365,6 +367,15 @@ WITH_THE_PROJECT = ("toy", "streets")  # nothing to download
 
 
 # ----------------------------------------------------------------------------- a check
+
+
+def count_labels(scenes: Scenes) -> torch.Tensor:
+    """How many pixels have each label in all scenes together -> (34,) float64, on the CPU."""
+    counts = torch.zeros(NUM_LABELS, dtype=torch.float64)
+    for indices in progress(torch.arange(len(scenes)).split(64), "counting classes"):
+        label_ids = scenes.batch(indices)[1].cpu()
+        counts += torch.bincount(label_ids.flatten().long(), minlength=NUM_LABELS)
+    return counts
 
 
 def boundary_contrast(image_u8: torch.Tensor, label_ids: torch.Tensor) -> float:

@@ -31,13 +31,12 @@ from utils.engine.precision import evaluation_mode, restored
 from utils.engine.rates import set_rate, shares_of_rate
 from utils.engine.run import LossLog, Run
 from utils.images import resize_image, resize_map
-from utils.labels import NUM_LABELS
 from utils.meanings import kinds_to_learn, meanings_checksum, of_meant, possible_labels
 from utils.metrics import SegmentationResult, SegmentationScore
 from utils.overlap import overlap_loss
 from utils.progress import progress
 from utils.recipes import check_values, option
-from utils.scenes import Scenes
+from utils.scenes import Scenes, count_labels
 from utils.segmentation import SegmentationNet, save_segmentation
 
 History = dict[str, list]  # one list for each of HISTORY_KEYS, one entry an epoch
@@ -111,10 +110,7 @@ def balanced_weights(scenes: Scenes, power: float = 1.0) -> Tensor:
 
     Source: Paszke et al., "ENet", arXiv:1606.02147, section 5.2: 1 / ln(1.02 + share).
     """
-    counts = torch.zeros(NUM_LABELS, dtype=torch.float64)
-    for indices in progress(torch.arange(len(scenes)).split(64), "counting classes"):
-        label_ids = scenes.batch(indices)[1].cpu()
-        counts += torch.bincount(label_ids.flatten().long(), minlength=NUM_LABELS)
+    counts = count_labels(scenes)
     shares = counts / counts.sum()
     weights = (1 / torch.log(1.02 + shares)) ** power
     return (weights / (shares * weights).sum()).float()
