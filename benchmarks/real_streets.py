@@ -18,10 +18,18 @@ from pathlib import Path
 
 import torch
 from timing import in_turn, machine
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from utils.files import PROJECT
-from utils.labels import BENCHMARK_IDS, CAMVID_NAMES, LABEL_OF_CAMVID_ID, NAMES, NUM_LABELS
+from utils.intervals import (
+    RESAMPLES,
+    confusions,
+    interval,
+    labels_in,
+    mean_iou,
+    pixel_accuracy,
+)
+from utils.labels import CAMVID_NAMES, LABEL_OF_CAMVID_ID, NAMES, NUM_LABELS
+from utils.metrics import iou_of
 from utils.progress import progress
 from utils.scenes import open_photos, open_scenes
 from utils.segmentation import SegmentationNet, load_segmentation
@@ -30,7 +38,6 @@ from utils.weights import find_weights
 
 SIZES = ((256, 128), (512, 256), (1024, 512))
 MIN_PHOTOS = 4  # the mean leaves out classes that occur in fewer photos
-RESAMPLES = 1000
 
 
 def main() -> None:
@@ -70,44 +77,26 @@ def streets(network: SegmentationNet) -> None:
     """Score it on photos of Karlsruhe with manual maps, with bootstrap intervals over photos."""
     for size in SIZES:
         scenes = open_scenes("streets", "val", size=size)
-        photos = {name.rsplit("_", 1)[0]: number for number, name in enumerate(scenes.names)}
-        counts = {photo: torch.zeros(NUM_LABELS, NUM_LABELS) for photo in photos}
-        for scene in progress(scenes, "streets"):
+        photos = [name.rsplit("_", 1)[0] for name in scenes.names]  # one or two scenes each
+        names = list(dict.fromkeys(photos))
+        counts = torch.zeros(len(names), NUM_LABELS, NUM_LABELS, dtype=torch.double)
+        for photo, scene in zip(photos, progress(scenes, "streets")):
             predicted_ids = network.predict(scene.image_u8)
-            counts[scene.name.rsplit("_", 1)[0]] += multiclass_confusion_matrix(
-                predicted_ids.long(), scene.label_ids.long(), NUM_LABELS
-            )
-        confusion = torch.stack(list(counts.values())).double()  # (photos, truth, prediction)
-        occurs = (confusion.sum(2) > 0).sum(0)  # in how many photos
-        classes = [label for label in BENCHMARK_IDS if occurs[label] >= MIN_PHOTOS]
-        accuracy, iou = scores(confusion.sum(0), classes)
-        generator = torch.Generator().manual_seed(0)
-        resampled = torch.randint(len(counts), (RESAMPLES, len(counts)), generator=generator)
-        drawn = [scores(confusion[rows].sum(0), classes) for rows in resampled]
-        ends = torch.tensor([0.025, 0.975], dtype=torch.double)
-        between = torch.tensor([x for x, _ in drawn], dtype=torch.double).quantile(ends).tolist()
-        mean_between = torch.stack([x.nanmean() for _, x in drawn]).quantile(ends).tolist()
+            pair = predicted_ids[None], scene.label_ids[None]
+            counts[names.index(photo)] += confusions(*pair)[0]
+        classes = labels_in(counts, MIN_PHOTOS)
+        miou = interval(lambda rows, classes=classes: mean_iou(rows, classes), counts)
         print(
-            f"\n{scenes}, {len(counts)} photos\n"
-            f"  pixel accuracy {accuracy:.3f} ({between[0]:.3f} to {between[1]:.3f}), mIoU over "
-            f"the {len(classes)} classes in at least {MIN_PHOTOS} photos {iou.mean():.3f} "
-            f"({mean_between[0]:.3f} to {mean_between[1]:.3f}); 95 % intervals, {RESAMPLES} "
+            f"\n{scenes}, {len(names)} photos\n"
+            f"  pixel accuracy {interval(pixel_accuracy, counts)}, mIoU over the {len(classes)} "
+            f"classes in at least {MIN_PHOTOS} photos {miou}; 95 % intervals, {RESAMPLES} "
             "resamples of the photos"
         )
         if size == (512, 256):
-            for label, value in zip(classes, iou.tolist()):
+            occurs = (counts.sum(2) > 0).sum(0)  # in how many photos
+            for label, value in zip(classes, iou_of(counts.sum(0))[classes].tolist()):
                 print(f"  {NAMES[label]:13} {value:.3f}, in {occurs[label]} photos")
     print()
-
-
-def scores(confusion: torch.Tensor, classes: list[int]) -> tuple[float, torch.Tensor]:
-    """Return the accuracy over pixels of the benchmark's classes, and the classes' IoU (or NaN)."""
-    scored = confusion[list(BENCHMARK_IDS)]
-    hits = confusion.diagonal()
-    accuracy = hits[list(BENCHMARK_IDS)].sum() / scored.sum()
-    truth, predicted = confusion.sum(1), scored.sum(0)
-    iou = hits / (truth + predicted - hits)
-    return float(accuracy), torch.where(truth > 0, iou, torch.nan)[classes]
 
 
 def folder_command(photos: Path, weights: Path) -> None:

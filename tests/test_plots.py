@@ -11,9 +11,17 @@ import pytest
 import torch
 
 from utils import plots
+from utils.diagrams import Box, show_diagram
 from utils.images import read_image
 from utils.labels import COLORS, label_ids_to_colors
-from utils.plots import overlay, show_grid, show_history, show_legend
+from utils.plots import (
+    error_map,
+    instance_colors,
+    overlay,
+    show_grid,
+    show_history,
+    show_legend,
+)
 
 LABEL_IDS = torch.tensor([[7, 7, 7], [26, 26, 23]], dtype=torch.uint8)
 IMAGE_U8 = torch.arange(18, dtype=torch.uint8).reshape(3, 2, 3)
@@ -85,6 +93,34 @@ def test_each_picture_keeps_its_shape():
     figure = the_figure()
     box = figure.axes[1].get_window_extent()
     assert box.width / box.height == pytest.approx(3, rel=0.05)
+
+
+def test_no_picture_is_shown_smaller_than_it_is():
+    show_grid({"a": [torch.zeros(3, 256, 512, dtype=torch.uint8)] * 4})
+    boxes = [axis.get_window_extent() for axis in the_figure().axes]
+    assert all(box.width * plots.DPI / the_figure().dpi >= 511 for box in boxes)
+
+
+def test_an_error_map_by_hand():
+    true_ids = torch.tensor([[7, 7, 0]], dtype=torch.uint8)  # 0 is not scored
+    predicted_ids = torch.tensor([[7, 26, 26]], dtype=torch.uint8)
+    expected = torch.stack([torch.full((3,), 255), COLORS[26].long(), torch.zeros(3).long()], dim=1)
+    assert error_map(predicted_ids, true_ids)[:, 0].tolist() == expected.tolist()
+
+
+def test_things_have_colours_of_their_own_and_all_else_is_grey():
+    instance_ids = torch.tensor([[7, 23, 26000, 26001, 26001]])
+    colors = instance_colors(instance_ids)[:, 0].T.tolist()
+    assert colors[0] == colors[1] == [216] * 3 and colors[3] == colors[4]
+    assert len({tuple(color) for color in colors}) == 3
+
+
+def test_a_diagram_has_its_boxes_and_arrows():
+    boxes = {"a": Box(0, 0, "photo"), "b": Box(1, 0, "network", "learns"), "c": Box(1, 1, "map")}
+    show_diagram(boxes, [("a", "b"), ("b", "c", "scores")])
+    (axis,) = the_figure().axes
+    texts = [text.get_text() for text in axis.texts if text.get_text()]
+    assert texts == ["photo", "network", "map", "scores"] and len(axis.patches) == 3
 
 
 def test_the_legend_names_what_occurs_largest_first():

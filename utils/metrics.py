@@ -86,17 +86,30 @@ class SegmentationScore:
             raise ValueError("There is nothing to score yet: call update() first.")
         counts = self.confusion.compute().cpu().double()
         scored = counts[list(BENCHMARK_IDS)]  # (19, 34) rows of void classes are left out
+        iou = iou_of(counts)[list(BENCHMARK_IDS)]
         correct = counts.diagonal()
-        in_truth, in_prediction = scored.sum(1), scored.sum(0)[list(BENCHMARK_IDS)]
-        hits = correct[list(BENCHMARK_IDS)]
-        iou = hits / (in_truth + in_prediction - hits)
-        occurs = in_truth > 0
         return SegmentationResult(
-            miou=iou[occurs].mean().item() if occurs.any() else math.nan,
-            accuracy=(hits.sum() / scored.sum()).item(),
+            miou=iou.nanmean().item(),
+            accuracy=(correct[list(BENCHMARK_IDS)].sum() / scored.sum()).item(),
             accuracy_with_void=(correct.sum() / counts.sum()).item(),
-            iou=_by_name(iou, occurs),
+            iou=_by_name(iou, ~iou.isnan()),
         )
+
+
+def iou_of(counts: Tensor) -> Tensor:
+    """Return the intersection over union of each label from a confusion matrix.
+
+    Args:
+        counts: (34, 34) double, rows: true labels, columns: predicted ones.
+
+    Returns:
+        (34,), NaN for a label that does not occur in the truth.  Pixels whose true label is none of
+        the benchmark's classes are left out.
+    """
+    hits, in_truth = counts.diagonal(), counts.sum(1)
+    in_prediction = counts[list(BENCHMARK_IDS)].sum(0)
+    iou = hits / (in_truth + in_prediction - hits)
+    return torch.where(in_truth > 0, iou, math.nan)
 
 
 @dataclass(frozen=True)

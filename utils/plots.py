@@ -7,21 +7,24 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.colors import hsv_to_rgb
 from matplotlib.ticker import MaxNLocator
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from utils.files import PROJECT, copy_may_fail, write_atomically
-from utils.labels import COLORS, NAMES, label_counts, label_ids_to_colors
+from utils.labels import BENCHMARK_IDS, COLORS, NAMES, label_counts, label_ids_to_colors
 
 PICTURES = PROJECT / "out" / "pictures"
-FIGURE_WIDTH = 11  # inches; at 80 dots an inch as wide as a notebook's column
+DPI = 100
+FIGURE_WIDTH = 11  # inches, which is about the width of a notebook's column
+MARGIN = 0.3  # inches, for the names of the rows
 
 
 def setup_notebook() -> None:
-    """Store figures as JPEG, 80 dots an inch: a notebook of photos stays ten times smaller."""
-    set_matplotlib_formats("jpeg", pil_kwargs={"quality": 70})
-    plt.rcParams["figure.dpi"] = 80
-    plt.rcParams["savefig.dpi"] = 80
+    """Store figures as JPEG, which keeps a notebook of photos ten times smaller than PNG."""
+    set_matplotlib_formats("jpeg", pil_kwargs={"quality": 88})
+    plt.rcParams["figure.dpi"] = DPI
+    plt.rcParams["savefig.dpi"] = DPI
 
 
 def show_grid(
@@ -29,7 +32,10 @@ def show_grid(
     titles: Sequence[str] | None = None,
     name: str | None = None,
 ) -> None:
-    """A grid of pictures, one named row each.
+    """A grid of pictures, one named row each; no picture is shown smaller than it is.
+
+    Photos are enlarged smoothly, maps by repeating pixels.  Four pictures of 256x128 fit side by
+    side into a notebook's column.
 
     Args:
         rows: row name -> pictures: image_u8 (3, H, W), or label_ids (H, W) that are shown in the
@@ -39,23 +45,27 @@ def show_grid(
     """
     columns = max(len(pictures) for pictures in rows.values())
     height, width = next(iter(rows.values()))[0].shape[-2:]
-    cell = (FIGURE_WIDTH - 0.3) / columns
+    gap = 0.02  # between columns, in widths of a picture
+    share = columns + gap * (columns - 1)
+    cell = max((FIGURE_WIDTH - MARGIN) / share, width / DPI)
+    full_width = cell * share + MARGIN
     top = 0.25 if titles else 0.05
     figure, axes = plt.subplots(
         len(rows),
         columns,
-        figsize=(FIGURE_WIDTH, cell * height / width * len(rows) + top),
+        figsize=(full_width, cell * height / width * len(rows) + top),
         squeeze=False,
-        gridspec_kw={"wspace": 0.02, "hspace": 0.03},
+        gridspec_kw={"wspace": gap, "hspace": 0.03},
     )
     figure.subplots_adjust(
-        left=0.3 / FIGURE_WIDTH, right=1, bottom=0, top=1 - top / figure.get_figheight()
+        left=MARGIN / full_width, right=1, bottom=0, top=1 - top / figure.get_figheight()
     )
     for line, (row, pictures) in zip(axes, rows.items(), strict=True):
         for axis in line:
             axis.set_axis_off()
         for axis, picture in zip(line, pictures, strict=False):
-            axis.imshow(_as_rgb(picture), interpolation="nearest", aspect="auto")
+            smooth = "lanczos" if picture.dim() == 3 else "nearest"
+            axis.imshow(_as_rgb(picture), interpolation=smooth, aspect="auto")
         beside = -0.04 / cell, 0.5  # 0.04 inches from the picture, however wide that is
         line[0].text(
             *beside, row, transform=line[0].transAxes, rotation=90, ha="right", va="center"
@@ -69,6 +79,29 @@ def overlay(image_u8: torch.Tensor, label_ids: torch.Tensor, opacity: float = 0.
     """image_u8 (3, H, W) with the colours of its label_ids (H, W) laid over it -> image_u8."""
     colors = label_ids_to_colors(label_ids)
     return (image_u8 * (1 - opacity) + colors * opacity).round().to(torch.uint8)
+
+
+def error_map(predicted_ids: torch.Tensor, true_ids: torch.Tensor) -> torch.Tensor:
+    """Show where a predicted map (H, W) is wrong -> image_u8 (3, H, W).
+
+    Right pixels are white, wrong ones have the colour of the predicted label, and pixels whose true
+    label the benchmark does not score are black.
+    """
+    picture = label_ids_to_colors(predicted_ids)  # (3, H, W)
+    picture = torch.where(predicted_ids == true_ids, torch.full_like(picture, 255), picture)
+    is_scored = torch.isin(true_ids, torch.tensor(BENCHMARK_IDS, device=true_ids.device))
+    return torch.where(is_scored, picture, torch.zeros_like(picture))
+
+
+def instance_colors(instance_ids: torch.Tensor) -> torch.Tensor:
+    """Colour an instance map (H, W): each thing differently, all else light grey -> image_u8."""
+    numbers, places = instance_ids.unique(return_inverse=True)
+    hues = torch.arange(len(numbers)) * 0.618034 % 1  # so that neighbours in the list differ
+    shades = 0.9 - 0.4 * (hues * 7 % 1)
+    hsv = torch.stack([hues, torch.full_like(hues, 0.75), shades], dim=1)
+    colors = torch.from_numpy(hsv_to_rgb(hsv.numpy()))  # (N, 3)
+    colors[numbers < 1000] = 0.85
+    return (colors * 255).to(torch.uint8)[places].permute(2, 0, 1)
 
 
 def show_legend(label_ids: torch.Tensor) -> None:
