@@ -6,10 +6,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_notebook
 
 from tools.run_notebooks import execute
-from tools.setup_cell import REPOSITORY, SOURCE, stamp
+from tools.setup_cell import FIRST_NOTEBOOK, SOURCE, source, stamp
 
 ROOT = Path(__file__).resolve().parents[1]
 COLAB = 'import sys, types\nsys.modules["google.colab"] = types.ModuleType("google.colab")'
@@ -76,24 +77,49 @@ def test_a_notebook_in_the_repository_uses_it():
     assert first == second, "our own modules stay when the cell runs again"
 
 
+def test_a_notebook_on_its_own_says_what_to_do_without_an_address(tmp_path, monkeypatch):
+    monkeypatch.delenv("COURSE_REPOSITORY", raising=False)
+    notebook = new_notebook(cells=[new_code_cell(source(""))])
+    with pytest.raises(CellExecutionError, match="open it in a clone of the project, or"):
+        execute(notebook, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_address_is_in_the_cell():
-    assert SOURCE.count(f'"{REPOSITORY}.git"') == 1
+    assert '("COURSE_REPOSITORY", "")' in source("")
+    assert '("COURSE_REPOSITORY", "https://github.com/a/b.git")' in source("https://github.com/a/b")
 
 
 def test_one_command_writes_the_address_everywhere(tmp_path):
-    for name in ("README.md", "tools/repository.txt", "notebooks/01_data_preparation.ipynb"):
+    names = ("README.md", "tools/repository.txt", "notebooks/01_data_preparation.ipynb")
+    for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
-    changed = stamp("https://github.com/ada/streets.git", tmp_path)
-    assert len(changed) == 3
-    assert (tmp_path / "tools/repository.txt").read_text() == "https://github.com/ada/streets\n"
-    readme, old = (tmp_path / "README.md").read_text(), (ROOT / "README.md").read_text()
-    owner = REPOSITORY.removeprefix("https://github.com/")
-    assert old.count(f"/github/{owner}/blob/") == readme.count("/github/ada/streets/blob/") >= 7
-    assert owner not in readme
+    stamp("", tmp_path)  # as it is before there is an address
+    before = {name: (tmp_path / name).read_bytes() for name in names}
+    assert b"github.com/" not in b"".join(before.values()) and b"github.io" not in before[names[0]]
+
+    assert len(stamp("https://github.com/Ada/streets.git", tmp_path)) == 3
+    assert (tmp_path / "tools/repository.txt").read_text() == "https://github.com/Ada/streets\n"
+    readme = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert readme.count("(https://ada.github.io/streets/)") == 1, "the page"
+    colab = "https://colab.research.google.com/github/Ada/streets/blob/main/"
+    notebooks = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+    for name in notebooks:
+        assert f"](notebooks/{name}) [![open in Colab](" in readme
+        assert f"]({colab}notebooks/{name}) |" in readme
+    assert FIRST_NOTEBOOK == f"notebooks/{notebooks[0]}"
+    assert f"({colab}{FIRST_NOTEBOOK})**" in readme
     notebook = nbformat.read(tmp_path / "notebooks/01_data_preparation.ipynb", as_version=4)
     setup = next(cell for cell in notebook.cells if cell.cell_type == "code")
-    assert '"https://github.com/ada/streets.git"' in setup.source
-    assert not stamp("https://github.com/ada/streets", tmp_path)
+    assert '"https://github.com/Ada/streets.git"' in setup.source
+    assert setup.source.startswith("# @title ") and setup.metadata == {"cellView": "form"}
+
+    assert not stamp("https://github.com/Ada/streets", tmp_path)
+    assert len(stamp("https://github.com/Grace/roads", tmp_path)) == 3
+    moved = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "grace.github.io/roads" in moved and "da/streets" not in moved
+    stamp("", tmp_path)
+    assert before == {name: (tmp_path / name).read_bytes() for name in names}
     with pytest.raises(ValueError, match="'example.org/x' is no address that Colab opens"):
         stamp("example.org/x", tmp_path)
