@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Two discriminators, the published one and one of every pixel, with as many minutes each.
+"""The published discriminator against one of every pixel, and variants of it, at equal minutes.
 
-    python benchmarks/discriminators.py --camvid CAMVID --california FOLDER --minutes 15
+    python benchmarks/discriminators.py --camvid CAMVID --california FOLDER --minutes 8
 
-Two generators learn real streets from the same start, the bundled one of the toy streets, by the
-two recipes in SIDES; they take turns, so that both have the same machine.  What else differs is
-said there: feature matching is a part of the published discriminator.  Afterwards both draw the
-maps that benchmarks/streets_synthesis.py uses.  Prints the table that is kept in
-benchmarks/discriminators.txt, and draws benchmarks/discriminators.jpg: map, photo, both images.
+Generators learn real streets at 128x64 from the same start, the bundled one of the toy streets, by
+the recipes in SIDES; they take turns, so that all have the same machine.  What else differs is said
+there: feature matching is a part of the published discriminator.  Afterwards each draws the maps
+that benchmarks/streets_synthesis.py uses.  Prints the tables that are kept in
+benchmarks/discriminators.txt, and draws benchmarks/discriminators.jpg: twelve maps, each with its
+photo and the images of the first two sides.
 
 CAMVID and FOLDER: see streets_synthesis.py; so is --judge.
 """
@@ -15,13 +16,18 @@ CAMVID and FOLDER: see streets_synthesis.py; so is --judge.
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from streets_synthesis import JUDGE, PHOTO_SIZE, Pictures, all_cities, distances, generated
 from timing import machine
+from torch import Tensor
 
+from spade import stages
+from spade.pixel_discriminator import PixelDiscriminator
+from spade.semantics import LABEL_PLANES
 from spade.stages import FILES, Stage, train_stage
 from utils.engine.accelerator import PRECISIONS
 from utils.files import PROJECT
@@ -32,11 +38,76 @@ from utils.recipes import Place
 
 PICTURE = PROJECT / "benchmarks/discriminators.jpg"
 START = tuple(f"{PROJECT}/data/weights/{name}_toy.safetensors" for name in ("generator", "encoder"))
-TURN = 400  # pictures
+TURN = 800  # pictures
+MIX_WEIGHT = 10
+
+
+class EvenClasses(PixelDiscriminator):
+    """Without class weights: a pixel of a rare label counts as much as any other."""
+
+    def prepare(self, scenes, count: int = 200) -> None:
+        super().prepare(scenes, count)
+        self.class_weights[1:] = 1
+
+
+class LabelMix(PixelDiscriminator):
+    """With a consistency term: an image that is half photo, half generated, is judged piecewise.
+
+    Each class of the map comes from one of the two; scores there should be those of its source.
+
+    Source: Schoenfeld et al., ICLR 2021, arXiv:2012.04781, section 3.2.
+    """
+
+    def forward(self, planes: Tensor | None, image_pm1: Tensor) -> tuple[Tensor, list[Tensor]]:
+        if planes is None:  # the generator's step
+            return super().forward(None, image_pm1)
+        fake_pm1, real_pm1 = image_pm1.chunk(2)
+        labels = planes[: len(real_pm1), :LABEL_PLANES].argmax(1)  # (B, H, W)
+        coins = torch.rand(len(labels), LABEL_PLANES, device=labels.device) < 0.5
+        from_photo = coins.gather(1, labels.flatten(1)).view_as(labels)[:, None]
+        mixed_pm1 = torch.where(from_photo, real_pm1, fake_pm1)
+        scores, styles = super().forward(None, torch.cat([image_pm1, mixed_pm1]))
+        fake, real, mixed = scores.float().chunk(3)
+        self.difference = (mixed - torch.where(from_photo, real, fake)).square().mean()
+        return scores[: len(image_pm1)], styles
+
+    def loss(self, judgement, planes: Tensor, styles: Tensor | None) -> Tensor:
+        return super().loss(judgement, planes, styles) + MIX_WEIGHT * self.difference
+
+
+class Recoloured(PixelDiscriminator):
+    """Photos and generated images get random brightness, contrast and saturation alike.
+
+    Source: Zhao et al., NeurIPS 2020, arXiv:2006.10738 (differentiable augmentation).
+    """
+
+    def forward(self, planes: Tensor | None, image_pm1: Tensor) -> tuple[Tensor, list[Tensor]]:
+        chance = torch.rand(3, len(image_pm1), 1, 1, 1, device=image_pm1.device)
+        x = image_pm1 + (chance[0] - 0.5) / 2
+        gray = x.mean(1, keepdim=True)
+        x = (x - gray) * 2 * chance[1] + gray
+        mean = x.mean((1, 2, 3), keepdim=True)
+        return super().forward(planes, (x - mean) * (chance[2] + 0.5) + mean)
+
+
+@dataclass(frozen=True)
+class Side:
+    """A training to compare.
+
+    Attributes:
+        changes: of COMMON's settings.
+        pixel_discriminator: the class that judges every pixel, if the settings choose one.
+    """
+
+    changes: dict
+    pixel_discriminator: type[PixelDiscriminator] = PixelDiscriminator
+
+
 COMMON = Stage(
     dataset="camvid+streets",
     start=START,
-    size=(256, 128),
+    size=(128, 64),
+    upsampling="normal",
     photo_size=PHOTO_SIZE,
     scale=0.44,
     ngf=24,
@@ -57,9 +128,13 @@ COMMON = Stage(
     warm_up=800,
     save_every=10**9,
 )
+PIXEL = {"discriminator": "pixel", "discriminator_speed": 2}
 SIDES = {
-    "published": replace(COMMON, matching_weight=1),
-    "of every pixel": replace(COMMON, discriminator="pixel", discriminator_speed=2),
+    "published": Side({"matching_weight": 1}),
+    "of every pixel": Side(PIXEL),
+    "without class weights": Side(PIXEL, EvenClasses),
+    "with LabelMix": Side(PIXEL, LabelMix),
+    "with recoloured images": Side(PIXEL, Recoloured),
 }
 
 
@@ -74,9 +149,18 @@ def draw(pipelines: Sequence[Pipeline], parts: Sequence[Pictures]) -> None:
     save_image(torch.cat([torch.cat(cells[i::2], dim=-2) for i in range(2)], dim=-1), PICTURE)
 
 
+def train(name: str, pictures: int, place: Place) -> float:
+    """Train one side until it has seen so many pictures -> seconds."""
+    side, start = SIDES[name], time.perf_counter()
+    stage = replace(COMMON, pictures=pictures, **side.changes)
+    with patch.object(stages, "PixelDiscriminator", side.pixel_discriminator):
+        train_stage(stage, place, place.out / name, [asdict(stage)])  # on from its checkpoint
+    return time.perf_counter() - start
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=15, help="for each")
+    parser.add_argument("--minutes", type=float, default=8, help="for each")
     parser.add_argument("--camvid", required=True, help="the data set's folder")
     parser.add_argument("--california", type=Path, required=True)
     parser.add_argument("--judge", type=Path, default=JUDGE)
@@ -88,10 +172,7 @@ def main() -> None:
     while min(seconds.values()) < 60 * arguments.minutes:
         name = min(seconds, key=seconds.get)
         pictures[name] += TURN
-        stage = replace(SIDES[name], pictures=pictures[name])
-        start = time.perf_counter()
-        train_stage(stage, place, arguments.out / name, [asdict(stage)])  # on from its checkpoint
-        seconds[name] += time.perf_counter() - start
+        seconds[name] += train(name, pictures[name], place)
     cities = all_cities(arguments.camvid, arguments.california, COMMON.size)
     print(machine())
     pipelines = []
@@ -99,7 +180,7 @@ def main() -> None:
         pipelines.append(load_pipeline(arguments.judge, arguments.out / name / FILES[-1]))
         print(f"\n{name}: {pictures[name]} pictures in {seconds[name] / 60:.1f} minutes")
         distances(pipelines[-1], cities)
-    draw(pipelines, [cities["Karlsruhe"][0], cities["California"][0]])
+    draw(pipelines[:2], [cities["Karlsruhe"][0], cities["California"][0]])
     print(f"\ndrew {PICTURE.name}")
 
 

@@ -185,13 +185,16 @@ def start_from(
 def take_over(part: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
     """Load a state dict; styled layers and grain that it lacks start at 0, without an effect.
 
+    Noise planes of another size, which belong to a generator of another size, are drawn anew.
+
     Raises ValueError, with path in the message, if it does not fit.
     """
     own = part.state_dict()
     fresh = {k: torch.zeros_like(v) for k, v in own.items() if ".mlp_style." in k or ".mix." in k}
-    fresh |= {k: v for k, v in own.items() if k.endswith("planes")}
+    planes = {k: v for k, v in own.items() if k.endswith("planes")}
+    fitting = {k: v for k, v in state.items() if k not in planes or v.shape == planes[k].shape}
     try:
-        part.load_state_dict(fresh | state)
+        part.load_state_dict(fresh | planes | fitting)
     except (RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise ValueError(f"{path} does not fit the networks to train: {reason}") from error

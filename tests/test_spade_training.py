@@ -14,7 +14,7 @@ import spade
 from spade import discriminator as discriminator_module
 from spade import perceptual as perceptual_module
 from spade import styles, training
-from spade.checkpoint import start_from
+from spade.checkpoint import start_from, take_over
 from spade.losses import (
     feature_matching,
     hinge_discriminator,
@@ -702,6 +702,20 @@ def test_starting_from_files_of_weights(streets, tmp_path):
     added = [weight for key, weight in named.items() if "mlp_style" in key or ".mix." in key]
     assert added and not any(weight.any() for weight in added)
     assert named["generator.grains.up_3.planes"].std() > 0.9, "something to mix in later"
+
+
+def test_a_generator_of_another_size_gets_noise_planes_of_its_own():
+    small, large = (
+        spade.SpadeGenerator(3, upsampling, 3, size, 4, grain=True)
+        for upsampling, size in (("normal", (128, 64)), ("more", (256, 128)))
+    )
+    own = {key: x.clone() for key, x in large.state_dict().items()}
+    take_over(large, small.state_dict(), "small")
+    given = small.state_dict()
+    anew = [key for key in own if own[key].shape != given[key].shape]
+    assert anew and all(key.endswith("planes") for key in anew)
+    for key, weight in large.state_dict().items():
+        assert torch.equal(weight, (own if key in anew else given)[key]), key
 
 
 def test_starting_from_a_run_takes_its_classifier_over(streets, tmp_path):
