@@ -707,7 +707,9 @@ def main(given: list[str] | None = None) -> int:
     if arguments.cores:
         on_cores(work, arguments.photos, arguments.rounds)
         return 0
-    tf32 = "TF32 in convolutions" if torch.backends.cudnn.allow_tf32 else "no TF32"
+    has_tf32 = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+    has_tf32 = has_tf32 and torch.backends.cudnn.allow_tf32
+    tf32 = "TF32 in convolutions" if has_tf32 else "no TF32"
     work.report(f"half precision: {work.half}; float32: {tf32}{', tiny' * work.is_tiny}")
     run_parts(work, arguments.minutes)
     failed = f"{work.report.failures} checks or parts FAILED" if work.report.failures else "all ok"
