@@ -702,6 +702,7 @@ def main(given: list[str] | None = None) -> int:
     if not (torch.cuda.is_available() or arguments.tiny or arguments.cores):
         raise SystemExit("There is no GPU here: --tiny tries this script out without one.")
     os.environ["COURSE_PROGRESS"] = "0"  # no bars between the lines
+    os.environ["COURSE_RECORD"] = "all"  # graphs of inference, too
     start, work = time.monotonic(), Work(Report(arguments.out), arguments.tiny)
     work.report(machine())
     if arguments.cores:

@@ -19,7 +19,8 @@ from timing import machine
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from browser import chromium, find_browser, served
+from browser import chromium, find_browser
+from local_server import local_site
 
 from tools.build_page import RUNTIME_VERSION, build
 
@@ -72,7 +73,9 @@ def main() -> None:
     browser = find_browser()
     if browser is None:
         sys.exit("There is no browser: sudo apt-get install chromium")
-    with tempfile.TemporaryDirectory() as folder, served(build(Path(folder), "local")) as (url, _):
+    with tempfile.TemporaryDirectory() as folder, local_site() as site:
+        site.add_folder(build(Path(folder), "local"))
+        url = f"{site.url}/"
         load = os.getloadavg()[0]  # the page itself is not in it yet
         with chromium(browser, Path(folder) / "profile") as context:
             version = context.browser.version

@@ -9,7 +9,7 @@ its photo.  The kernel distance of their features to those of the photos is divi
 many training photos: 1 means that generated images are no farther from them than other real photos.
 Features: means of the last two feature maps of the judge, a segmentation network that no
 loss used, and of EfficientNet-Lite2 with ImageNet weights.  The judge also reads the images, and a
-classifier that was trained on real photos tells which city was asked for.
+two classifiers that were trained on real photos tell which city was asked for.
 
 CAMVID is the data set's folder; FOLDER holds more California, photos/ and maps/, of which those in
 data/streets and their neighbours, which show the same street, are left out.  Prints the tables that
@@ -75,6 +75,19 @@ def features_of(network: SegmentationNet) -> Features:
 def lite2_features() -> Features:
     """The same of EfficientNet-Lite2 with ImageNet weights."""
     return features_of(SegmentationNet("efficientnet_lite2", pretrained=True).eval())
+
+
+def lite2_textures() -> Features:
+    """Means and deviations of Lite2's feature maps at strides 4, 8 and 16: how things look."""
+    network = SegmentationNet("efficientnet_lite2", pretrained=True).eval()
+
+    @torch.no_grad()
+    def features(image_u8: Tensor) -> Tensor:
+        x = u8_to_imagenet(image_u8, network.backbone.mean, network.backbone.std)
+        maps = network.encoder(x)[2:5]
+        return torch.cat([f(x, (2, 3)) for x in maps for f in (torch.mean, torch.std)], dim=1)
+
+    return features
 
 
 def all_features(features: Features, image_u8: Tensor) -> Tensor:
@@ -224,28 +237,35 @@ def distances(pipeline: Pipeline, cities: dict[str, tuple[Pictures, Pictures]]) 
 def cities_asked_for(
     generator: spade.SpadeGenerator, cities: dict[str, tuple[Pictures, Pictures]], maps: int
 ) -> None:
-    """Print how often a classifier of real photos reads the city whose style was asked for."""
-    features = lite2_features()
+    """Print how often classifiers of real photos read the city whose style was asked for.
 
-    def read(image_u8: Tensor) -> Tensor:
-        return all_features(features, as_jpeg(image_u8))
-
-    x = {city: [read(part.image_u8) for part in parts] for city, parts in cities.items()}
-    names = [city for city, (_, train) in x.items() for _ in train]
-    classifier = Classifier(None, torch.cat([train for _, train in x.values()]), names)
+    One goes by Lite2's last feature maps, which also tell the layout of a street, and so the city
+    of the map; the other by earlier ones, which tell how things look.
+    """
     print(f"\nwhich city? asked of {maps} maps of each city's photos; before it, its real photos")
-    for name in generator.styles:
-        city = name.split(",")[0]
-        if city not in cities:
-            continue
-        z, shares = generator.style(name), []
-        for val, _ in cities.values():
-            rows = torch.linspace(0, len(val.photo) - 1, maps).long()
-            images_u8 = generated(generator, val.at(rows), lambda _, z=z: z)
-            shares.append(classifier.right(read(images_u8), [city] * maps))
-        real = classifier.right(x[city][0], [city] * len(x[city][0]))
-        listed = ", ".join(f"{other} {share:.2f}" for other, share in zip(cities, shares))
-        print(f"{name:16} {real:.3f}  {sum(shares) / len(shares):.3f}   on maps of {listed}")
+    for title, features in (("deep", lite2_features()), ("textures", lite2_textures())):
+
+        def read(image_u8: Tensor, features: Features = features) -> Tensor:
+            return all_features(features, as_jpeg(image_u8))
+
+        x = {city: [read(part.image_u8) for part in parts] for city, parts in cities.items()}
+        names = [city for city, (_, train) in x.items() for _ in train]
+        classifier = Classifier(None, torch.cat([train for _, train in x.values()]), names)
+        everywhere = []
+        for name in generator.styles:
+            city = name.split(",")[0]
+            if city not in cities:
+                continue
+            z, shares = generator.style(name), []
+            for val, _ in cities.values():
+                rows = torch.linspace(0, len(val.photo) - 1, maps).long()
+                images_u8 = generated(generator, val.at(rows), lambda _, z=z: z)
+                shares.append(classifier.right(read(images_u8), [city] * maps))
+            everywhere.append(sum(shares) / len(shares))
+            real = classifier.right(x[city][0], [city] * len(x[city][0]))
+            listed = ", ".join(f"{other} {share:.2f}" for other, share in zip(cities, shares))
+            print(f"{title:9} {name:16} {real:.3f}  {everywhere[-1]:.3f}   on maps of {listed}")
+        print(f"{title:9} {'all':16}        {sum(everywhere) / len(everywhere):.3f}")
 
 
 def main() -> None:

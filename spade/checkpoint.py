@@ -18,7 +18,6 @@ from .semantics import SEMANTIC_CHANNELS
 KIND, ENCODER_KIND = "spade.SpadeGenerator", "spade.Encoder"
 STYLE_PREFIX = "styles."  # of the tensors that hold a generator's styles
 MAX_KEYS_SHOWN = 3  # in an error message
-_OTHER_VERSION = "{path} was written by another version of this project ({error}): update it."
 
 
 def load_generator(
@@ -61,7 +60,9 @@ def load_generator(
         try:
             generator = SpadeGenerator(**settings)
         except TypeError as error:
-            raise ValueError(_OTHER_VERSION.format(path=path, error=error)) from error
+            raise ValueError(
+                f"{path} was written by another version of this project ({error}): update it."
+            ) from error
         if "head_0.conv_0.weight" in state_dict:
             fold_spectral_norm(generator)
     for key in generator.state_dict():  # older versions of PyTorch did not save these counters
@@ -113,11 +114,8 @@ def load_encoder(path: str | Path) -> Encoder:
         metadata.pop(about, None)
     try:
         encoder = fold_spectral_norm(Encoder(**metadata))
-    except TypeError as error:
-        raise ValueError(_OTHER_VERSION.format(path=path, error=error)) from error
-    try:
         encoder.load_state_dict(state_dict)
-    except RuntimeError as error:
+    except (TypeError, RuntimeError) as error:
         raise ValueError(
             f"{path} does not fit an encoder with {metadata} "
             f"({str(error).splitlines()[-1].strip()}): was it written by another version?"

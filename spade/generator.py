@@ -246,9 +246,8 @@ class SpadeGenerator(nn.Module):
     ) -> Tensor:
         """Draw images into label maps, in evaluation mode and without gradients.
 
-        On a CPU this uses spade/fast, which computes the same function several times as fast, and
-        on a GPU recorded kernels (utils/engine/graphs.py).  Neither calls the modules, so hooks on
-        them run only in forward().
+        On a CPU this uses spade/fast, which computes the same function several times as fast.  It
+        does not call the modules, so hooks on them run only in forward().
 
         Args:
             label_ids: (H, W) or (B, H, W) integers on any device, Cityscapes label ids 0..33, at

@@ -5,8 +5,6 @@ Chromium is the machine's own (Debian: apt-get install chromium); playwright onl
 """
 
 import contextlib
-import functools
-import http.server
 import json
 import os
 import re
@@ -15,7 +13,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -120,49 +117,6 @@ def chromium(browser: str, profile: Path):
             yield context
         finally:
             context.close()
-
-
-class _FileHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *arguments):
-        pass
-
-    def end_headers(self):
-        self.send_header("Cache-Control", "no-store")
-        super().end_headers()
-
-    def do_GET(self):
-        instead = self.server.instead
-        answer = instead.pop(next((part for part in instead if part in self.path), None), None)
-        if answer is None:
-            super().do_GET()
-        elif isinstance(answer, int):
-            self.send_error(answer)
-        else:
-            self.send_response(200)
-            self.send_header("Content-Type", self.guess_type(self.path))
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-
-@contextlib.contextmanager
-def served(folder: Path):
-    """A local server of a folder, whose files are not to be cached -> (address, instead).
-
-    What one puts into `instead` is answered once instead of a file: a part of the file's address
-    -> bytes, or a status such as 404.
-    """
-    handler = functools.partial(_FileHandler, directory=folder)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.instead = {}
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://localhost:{server.server_port}/", server.instead
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class LabNotebook:

@@ -1,26 +1,31 @@
 """The order of the tests, and what several of them start."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
+from browser import find_browser
 from local_server import local_site
+from networks import a_pipeline
 
-from utils.files import PROJECT
-
-LONGEST = tuple(
-    f"test_{name}.py" for name in ("browser", "page", "training", "spade_training", "cache")
-)
+LONGEST = "browser page stages training spade_training gpu cache".split()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """The longest modules first: no worker is left with one of them while the other rests."""
     for item in items:
+        if "browser" in item.fixturenames:
+            item.add_marker("browser")
+            item.add_marker("slow")
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-    items.sort(key=lambda item: (*LONGEST, item.path.name).index(item.path.name))
+    items.sort(key=lambda item: [*LONGEST, item.path.stem[5:]].index(item.path.stem[5:]))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """The path of a Chromium; tests that use it are marked above."""
+    pytest.importorskip("playwright", reason="needs playwright: pip install playwright")
+    return find_browser() or pytest.skip("needs a browser: sudo apt-get install chromium")
 
 
 @pytest.fixture
@@ -30,24 +35,12 @@ def site():
         yield site
 
 
-@pytest.fixture
-def in_two_processes():
-    """Run a module's command line, "-m utils.training ...", in two processes of one thread each.
+@pytest.fixture(scope="session")
+def pipeline():
+    """Not to be changed, like its networks."""
+    return a_pipeline()
 
-    Returns what they print, if they succeed.
-    """
 
-    def run(*line: str) -> str:
-        launch = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1"
-        launch += " --mixed_precision no --dynamo_backend no"
-        done = subprocess.run(
-            [sys.executable, *launch.split(), *line],
-            cwd=PROJECT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "COURSE_PROGRESS": "0"},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        return done.stdout
-
-    return run
+@pytest.fixture(scope="session")
+def segmenter(pipeline):
+    return pipeline.segmenter

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.server
+import mimetypes
 import os
 import random
 import threading
@@ -32,6 +33,18 @@ class Site:
     def add(self, path, data, *answers):
         self.scripts[path] = (data, list(answers) or [{}])
         return self.url + path
+
+    def add_folder(self, folder):
+        """The files of a web page, each with its type."""
+        for name in files(folder):
+            kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+            self.add(f"/{Path(name).as_posix()}", Path(folder, name).read_bytes(), {"kind": kind})
+        self.scripts["/"] = self.scripts["/index.html"]
+
+    def answer_once(self, name, **answer):
+        """Answer the next request for the file of that name in another way."""
+        (path,) = (path for path in self.scripts if path.endswith(f"/{name}"))
+        self.scripts[path][1].insert(0, answer)
 
     def ranges(self, path="/file.zip"):
         return [headers.get("Range") for asked, headers in self.requests if asked == path]
@@ -77,6 +90,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 headers["Content-Range"] = f"bytes {start}-{start + len(data) - 1}/{total}"
         self.send_response(status)
         self.send_header("Content-Type", kind)
+        self.send_header("Cache-Control", "no-store")
         for name, value in headers.items():
             self.send_header(name, value)
         if chunked:

@@ -70,21 +70,16 @@ def test_reads_are_few_and_large(tmp_path, monkeypatch):
     assert 0 < len(reads) < 10  # 100 members of 30 kB each
 
 
-def test_what_is_no_archive(tmp_path):
+def test_an_archive_that_is_missing_or_damaged(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.zip is not there"):
         zipped_files(tmp_path / "none.zip")
-    path = a_zip(tmp_path / "a.zip", {"a": b"one" * 1000})
-    whole = path.read_bytes()
-    for content in (whole[:-30], b"<html>login</html>", b""):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"a\.zip is not a whole zip file.*download it once"):
-            zipped_files(path)
-
-
-def test_a_damaged_member(tmp_path):
     path = a_zip(tmp_path / "a.zip", {"a": b"one" * 1000, "b": b"two"}, zipfile.ZIP_STORED)
     members = zipped_files(path)
     content = path.read_bytes()
+    for damaged in (content[:-30], b"<html>login</html>", b""):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"a\.zip is not a whole zip file.*download it once"):
+            zipped_files(path)
     path.write_bytes(content.replace(b"oneoneone", b"oneTWOone", 1))
     with pytest.raises(ValueError, match=r"a\.zip, member a, is not a whole zip file.*CRC"):
         members["a"].read_bytes()

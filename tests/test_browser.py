@@ -7,26 +7,12 @@ from pathlib import Path
 import ipywidgets
 import nbformat
 import pytest
-from browser import SECONDS, LabNotebook, chromium, find_browser, jupyter_lab
+from browser import SECONDS, LabNotebook, chromium, jupyter_lab
 from nbformat.v4 import new_code_cell, new_notebook
 
 from tools.run_notebooks import clean  # which also names the kernel
 
 ROOT = Path(__file__).resolve().parents[1]
-BROWSER = find_browser()
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        BROWSER is None,
-        reason="needs a browser: sudo apt-get install chromium, or Google Chrome on the PATH",
-    ),
-    pytest.mark.skipif(
-        int(ipywidgets.__version__.split(".")[0]) < 8,
-        reason="JupyterLab 4 shows the widgets of ipywidgets 8; ipywidgets 7 is Colab's",
-    ),
-]
 
 EXPLORERS = [
     """\
@@ -79,13 +65,14 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def opened(folder, tmp_path_factory):
+def opened(browser, folder, tmp_path_factory):
     """A function that opens one of the notebooks and runs it."""
-    pytest.importorskip("playwright", reason="needs playwright: pip install playwright")
+    if int(ipywidgets.__version__.split(".")[0]) < 8:
+        pytest.skip("JupyterLab 4 shows the widgets of ipywidgets 8; ipywidgets 7 is Colab's")
     own = tmp_path_factory.mktemp("browser")
     with (
         jupyter_lab(folder, own / "lab") as (address, token),
-        chromium(BROWSER, own / "profile") as context,
+        chromium(browser, own / "profile") as context,
     ):
         notebooks = []
 
@@ -173,60 +160,8 @@ def test_fill_erase_and_start(painter):
     changed(picture, erased)
     assert painter.python("torch.equal(painter.label_ids, starts['the street painted above'])")
 
-
-def test_what_else_there_is_to_click(painter):
-    page = painter.page
-    canvas, picture = page.locator("canvas.painter-map"), page.locator("img.painter-picture")
+    # when nothing is left to undo, the painter says so
     message = page.locator(".painter-message")
-    canvas.scroll_into_view_if_needed()
-
-    start = picture.get_attribute("src")
-
-    # a brush of another size, after which Erase is no longer on; out of the map and back in
-    page.locator(".painter input[type=range]").evaluate(
-        "slider => { slider.value = 30; slider.dispatchEvent(new Event('input')) }"
-    )
-    assert page.locator(".painter-size").inner_text() == "30 px"
-    page.get_by_role("button", name="Erase", exact=True).click()
-    page.get_by_role("button", name="wall", exact=True).click()
-    painter.move(canvas, (0.9, 0.5))
-    page.mouse.down()
-    canvas.evaluate(  # a palm, or a second finger
-        """canvas => {
-            const box = canvas.getBoundingClientRect();
-            const [clientX, clientY] = [box.left + 0.1 * box.width, box.top + 0.1 * box.height];
-            const other = { clientX, clientY, buttons: 1, isPrimary: false, pointerId: 7 };
-            canvas.dispatchEvent(new PointerEvent("pointermove", other));
-        }"""
-    )
-    painter.move(canvas, (1.05, 0.5), (1.05, 0.9), (0.9, 0.9))
-    page.mouse.up()
-    changed(picture, start)
-    painter.settle()
-    height = int(painter.python("len(painter.label_ids)"))
-    rows = "(painter.label_ids[:, {}] == ID['wall']).nonzero()[:, 0].tolist()"
-    painted = json.loads(painter.python(rows.format(int(0.9 * 2 * height))))
-    assert abs(painted[0] - (0.5 * height - 15)) <= 2, "15 pixels above the mouse"
-    assert painted[-1] > 0.9 * height, "the stroke went on outside of the map"
-    place = int(0.1 * height), int(0.1 * 2 * height)
-    same = f"bool(painter.label_ids[{place}] == painter.painting.start_ids[{place}])"
-    assert painter.python(same) == "True", "only the first finger paints"
-
-    # the leftmost pixels of the map can be filled
-    page.get_by_role("button", name="Fill", exact=True).click()
-    before = picture.get_attribute("src")
-    painter.click(canvas, (0.0005, 0.05))
-    changed(picture, before)
-    assert (
-        painter.python("NAMES[painter.label_ids[int(0.05 * len(painter.label_ids)), 0]]") == "wall"
-    )
-
-    before = picture.get_attribute("src")
-    page.get_by_role("button", name="Start over", exact=True).click()
-    changed(picture, before)
-    assert painter.python("torch.equal(painter.label_ids, painter.painting.start_ids)") == "True"
-
-    # undo until there is nothing left, which is told
     for _ in range(30):
         page.get_by_role("button", name="Undo", exact=True).click()
         painter.settle()

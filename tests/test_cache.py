@@ -10,7 +10,6 @@ import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -43,13 +42,15 @@ def files(folder):
     return folder
 
 
-def test_cold_equals_warm_equals_uncached(tmp_path):
-    scenes = toy()
-    cold, warm = cached(scenes, tmp_path), cached(toy(), str(tmp_path))
+def test_cold_equals_warm_equals_uncached(tmp_path, monkeypatch):
+    scenes, uncached = toy(), [*toy()]
+    cold = cached(scenes, tmp_path)
+    monkeypatch.setattr(streets, "draw_street", None)  # what is there is not drawn again
+    warm = cached(toy(), str(tmp_path))
     assert len(cold) == len(warm) == 5 and cold.names == warm.names == scenes.names
     assert (cold.dataset, cold.split, cold.size) == ("toy", "val", SIZE)
     for index in range(5):
-        assert equal(cold[index], scenes[index]) and equal(warm[index], scenes[index])
+        assert equal(cold[index], uncached[index]) and equal(warm[index], uncached[index])
         assert cold[index].instance_ids.dtype == torch.int32
     assert len(os.listdir(tmp_path)) == 1 and repr(warm) == repr(scenes)
 
@@ -75,17 +76,6 @@ def test_what_is_taken_out_is_a_copy(tmp_path):
     for tensor in (scene.image_u8, scene.label_ids, scene.instance_ids):
         tensor.zero_()
     assert equal(cached(toy(), tmp_path)[1], toy()[1])
-
-
-def test_the_second_call_does_not_decode(tmp_path, monkeypatch):
-    def refuse(seed, index, size):
-        raise ValueError("must not be drawn again")
-
-    expected = cached(toy(), tmp_path)[2]
-    monkeypatch.setattr(streets, "draw_street", refuse)
-    with pytest.raises(ValueError, match="must not be drawn again"):
-        toy()[2]
-    assert equal(cached(toy(), tmp_path)[2], expected)
 
 
 def test_slices_of_a_cached_set(tmp_path):
@@ -148,14 +138,13 @@ def test_a_scene_that_cannot_be_read_costs_only_itself(tmp_path, monkeypatch):
     assert the_cache(folder) == the_cache(tmp_path / "afresh")
 
 
-def build(folder, workers):
+def build(folder):
     cache.SCENES_PER_COMMIT = 8
-    cached(open_scenes("toy", "val", size=SIZE)[:48], folder, workers)
+    cached(open_scenes("toy", "val", size=SIZE)[:48], folder, workers=2)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_killed_at_random_moments_it_ends_the_same(workers, tmp_path):
-    whole, others = killed_and_resumed(partial(build, workers=workers), tmp_path, times=2)
+def test_killed_at_random_moments_it_ends_the_same(tmp_path):
+    whole, others = killed_and_resumed(build, tmp_path, times=2)
     for folder in others:
         assert the_cache(folder) == the_cache(whole)
 
@@ -244,9 +233,6 @@ def test_a_drive_that_cannot_lock(code, tmp_path, monkeypatch):
         with pytest.raises(OSError, match=message):
             cached(toy(), tmp_path)
     assert len(cached(toy(), tmp_path)) == 5 and len(os.listdir(tmp_path)) == 1
-
-
-def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file/cache can't hold a cache .*choose another folder"):
         cached(toy(), tmp_path / "file/cache")
@@ -311,7 +297,7 @@ def test_memory_does_not_grow_with_what_was_read(tmp_path, monkeypatch):
     pixels = torch.zeros(3, 256, 512, dtype=torch.uint8)
     plain = Street(pixels, pixels[0], pixels[0].int(), "nowhere", "noon", "dry")
     monkeypatch.setattr(streets, "draw_street", lambda seed, index, size: plain)
-    scenes = open_scenes("toy", "val", size=(512, 256))[:400]
+    scenes = open_scenes("toy", "val", size=(512, 256))[:160]
     scenes = cached(scenes, tmp_path, workers=0)
 
     def resident():
@@ -324,6 +310,6 @@ def test_memory_does_not_grow_with_what_was_read(tmp_path, monkeypatch):
     read(range(16))  # buffers of this size are kept for the next batch
     gc.collect()  # what earlier tests have left must not make room meanwhile
     before = resident()
-    for indices in torch.arange(400).split(16):
+    for indices in torch.arange(160).split(16):
         read(indices)
-    assert resident() - before < 60e6  # of 315 MB
+    assert resident() - before < 60e6  # of 126 MB

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_spade import small_generator
-from test_winograd import multiplications
+from torch.utils.flop_counter import FlopCounterMode
 
 import spade
 from spade.fast import fast_forward, number_neighbourhoods, tables, winograd
@@ -35,6 +35,13 @@ def assert_equal_to_plain(generator, label_ids, instance_ids=None, z=None):
     size = expected.max() - expected.min()
     assert size > 0.2
     assert (found - expected).abs().max() <= 1e-5 * size
+
+
+def multiplications(compute):
+    """How many multiplications compute() does in convolutions and matrix products."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        compute()
+    return counter.get_total_flops() // 2  # it counts each addition, too
 
 
 # ------------------------------------------------------------------------------ numbers
@@ -140,6 +147,24 @@ def winograd_calls(monkeypatch):
     monkeypatch.setattr(winograd, "MIN_CHANNELS", 1)
     monkeypatch.setattr(winograd, "convolution", noted)
     return shapes
+
+
+@pytest.mark.parametrize("tiles", [1, 5, 128])
+@pytest.mark.parametrize(
+    "shape", [{}, {"batch": 3}, {"height": 2, "width": 2}, {"height": 2, "width": 40}], ids=str
+)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_winograds_convolution_is_torchs_own(shape, tiles, layout, monkeypatch):
+    """In double precision."""
+    monkeypatch.setattr(winograd, "TILES", tiles)
+    sizes = {"batch": 1, "height": 8, "width": 6} | shape
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(*sizes.values(), 5, generator=random)
+    weight, bias = torch.randn(3, 5, 3, 3, generator=random), torch.randn(3, generator=random)
+    found = winograd.convolution(x, weight.contiguous(memory_format=layout), bias)
+    images = x.permute(0, 3, 1, 2).double()
+    expected = F.conv2d(images, weight.double(), bias.double(), padding=1).permute(0, 2, 3, 1)
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (192, 320)], ids=["even", "odd start grid"])
@@ -263,12 +288,8 @@ def test_synthesize_takes_the_fast_way_on_the_cpu(monkeypatch):
     assert generator.training and generator.up_3.norm_0.training
 
 
-def test_planes_of_no_map():
+def test_maps_that_a_generator_cannot_read():
     with pytest.raises(ValueError, match="The batch holds no label map: pass at least one"):
         small_generator()(torch.zeros(0, 36, 64, 64))
-
-
-def test_planes_that_the_generator_does_not_read():
-    generator = small_generator(semantic_channels=35)
     with pytest.raises(ValueError, match=r"made for 35 planes"):
-        generator.synthesize(noise_ids(64, 64))
+        small_generator(semantic_channels=35).synthesize(noise_ids(64, 64))

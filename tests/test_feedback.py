@@ -6,7 +6,6 @@ import pytest
 import torch
 from examples import noise
 
-import spade
 from utils.feedback import (
     agreement_by_distance,
     agreement_with,
@@ -19,7 +18,6 @@ from utils.feedback import (
 from utils.labels import ID
 from utils.metrics import BoundaryScore, SegmentationScore
 from utils.pipeline import Pipeline, agreement
-from utils.segmentation import SegmentationNet
 
 ROAD, SKY, CAR = ID["road"], ID["sky"], ID["car"]
 
@@ -87,13 +85,6 @@ def test_agreement_by_distance_by_hand():
     flat = torch.full((1, 4, 4), ROAD)
     assert agreement_by_distance(flat, flat, 2)[:, 0].tolist()[2] == 1, "no outline at all"
     assert math.isnan(agreement_by_distance(flat, flat, 2)[0, 0])
-
-
-@pytest.fixture(scope="module")
-def pipeline():
-    torch.manual_seed(0)
-    generator = spade.SpadeGenerator(ngf=2, hidden=4, upsampling="normal", size=(64, 32))
-    return Pipeline(SegmentationNet("resnet18"), generator)
 
 
 def test_maps_by_round(pipeline):

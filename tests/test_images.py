@@ -157,21 +157,26 @@ def test_metadata_of_a_jpeg_is_not_looked_at(tmp_path):
         segment = struct.pack(">BBH", 0xFF, marker, 2 + len(content)) + content
         path.write_bytes(data[:at] + segment + data[at:])
         assert torch.equal(read_image(path), expected)
+    # Without EXIF data the orientation may stand in XMP data.
+    Image.new("RGB", (8, 4)).save(path, xmp=b'<x:xmpmeta tiff:Orientation="6"/>')
+    assert read_image(path).shape == (3, 8, 4)
 
 
-def test_an_orientation_that_stands_in_xmp_only(tmp_path):
-    xmp = b'<x:xmpmeta tiff:Orientation="6"/>'
-    Image.new("RGB", (8, 4)).save(tmp_path / "a.jpg", xmp=xmp)
-    assert read_image(tmp_path / "a.jpg").shape == (3, 8, 4)
-
-
-def test_a_transparent_colour_becomes_white(tmp_path):
+def test_what_is_transparent_becomes_white(tmp_path):
     picture = Image.new("RGB", (4, 2), (10, 20, 30))
     picture.putpixel((1, 0), (40, 50, 60))
     picture.save(tmp_path / "a.png", transparency=(10, 20, 30))
     white = torch.full((3, 2, 4), 255, dtype=torch.uint8)
     white[:, 0, 1] = torch.tensor([40, 50, 60])
     assert torch.equal(read_image(tmp_path / "a.png"), white)
+    rgba = noise(5, 7, 4)
+    rgba[..., 3] = torch.tensor([0, 0, 0, 255, 255, 255, 255])
+    Image.fromarray(rgba.numpy()).save(tmp_path / "rgba.png")
+    read = read_image(tmp_path / "rgba.png")
+    assert (read[..., :3] == 255).all()
+    assert torch.equal(read[..., 3:], rgba[:, 3:, :3].permute(2, 0, 1))
+    Image.fromarray(noise(5, 7, 2).numpy(), "LA").save(tmp_path / "la.png")
+    assert read_image(tmp_path / "la.png").shape == (3, 5, 7)
 
 
 def test_every_kind_of_picture_becomes_rgb(tmp_path):
@@ -193,17 +198,6 @@ def test_every_kind_of_picture_becomes_rgb(tmp_path):
     read = read_image(tmp_path / "print.jpg")
     assert read.shape == (3, 16, 16)
     assert (read.int() - torch.tensor([200, 30, 90])[:, None, None]).abs().max() < 6
-
-
-def test_what_is_transparent_becomes_white(tmp_path):
-    rgba = noise(5, 7, 4)
-    rgba[..., 3] = torch.tensor([0, 0, 0, 255, 255, 255, 255])
-    Image.fromarray(rgba.numpy()).save(tmp_path / "rgba.png")
-    read = read_image(tmp_path / "rgba.png")
-    assert (read[..., :3] == 255).all()
-    assert torch.equal(read[..., 3:], rgba[:, 3:, :3].permute(2, 0, 1))
-    Image.fromarray(noise(5, 7, 2).numpy(), "LA").save(tmp_path / "la.png")
-    assert read_image(tmp_path / "la.png").shape == (3, 5, 7)
 
 
 def test_an_interlaced_png(tmp_path):
@@ -316,10 +310,7 @@ def test_formats_that_change_ids_are_refused(kind, tmp_path):
     Image.fromarray(noise(16, 16).numpy()).save(path, kind, **options)
     with pytest.raises(ValueError, match=rf"a\.png holds a {kind} picture, .* ids as PNG"):
         read_map(path)
-
-
-def test_lossless_tiff_and_bmp_files_hold_ids(tmp_path):
-    for name in ("a.tif", "a.bmp"):
+    for name in ("a.tif", "a.bmp"):  # lossless ones hold them
         Image.fromarray(noise(16, 16).numpy()).save(tmp_path / name)
         assert torch.equal(read_map(tmp_path / name), noise(16, 16))
 
@@ -529,6 +520,8 @@ def test_a_writer_writes_what_save_image_does(tmp_path):
         assert torch.equal(read_image(tmp_path / "new" / name), image_u8)
     assert torch.equal(read_map(tmp_path / "new" / "map.png"), noise(4, 4))
     assert len(os.listdir(tmp_path / "new")) == 22
+    with ImageWriter() as writer, pytest.raises(ValueError, match="must end in .png"):
+        writer.save(noise(4, 4), tmp_path / "a.jpg")  # refused at once
 
 
 def test_a_writer_waits_when_its_queue_is_full(tmp_path, monkeypatch):
@@ -564,8 +557,3 @@ def test_a_writers_errors_name_the_picture_and_stop_no_other(tmp_path):
             writer.save(noise(3, 2, 2), tmp_path / "c.png")
             raise KeyError("mine")
     assert sorted(os.listdir(tmp_path)) == ["b.png", "c.png", "file"]
-
-
-def test_a_writer_refuses_at_once_what_is_no_picture(tmp_path):
-    with ImageWriter() as writer, pytest.raises(ValueError, match="must end in .png"):
-        writer.save(noise(4, 4), tmp_path / "a.jpg")

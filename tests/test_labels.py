@@ -40,9 +40,6 @@ def test_train_ids_by_hand_and_both_ways():
     assert train_ids.tolist() == [[0, 1, 255], [13, 18, 255]] and train_ids.dtype == torch.uint8
     back = train_ids_to_label_ids(train_ids)
     assert back.tolist() == [[7, 8, 0], [26, 33, 0]] and back.dtype == torch.uint8
-
-
-def test_train_ids_there_and_back_for_every_id():
     train_ids = torch.tensor([*range(19), 255], dtype=torch.uint8)
     assert torch.equal(label_ids_to_train_ids(train_ids_to_label_ids(train_ids)), train_ids)
     back = train_ids_to_label_ids(label_ids_to_train_ids(ALL_IDS)).flatten().tolist()
@@ -73,9 +70,6 @@ def test_camvid_ids():
     assert label_ids.flatten().tolist() == [23, 11, 17, 7, 8, 21, 20, 13, 26, 24, 25, 0]
     assert label_ids.dtype == torch.uint8 and label_ids.shape == (3, 4)
     assert len(labels.CAMVID_NAMES) == 12 and labels.CAMVID_NAMES[3] == "road"
-
-
-def test_no_camvid_ids():
     with pytest.raises(ValueError, match=r"a\.png has shape \(3, 5\) and values up to 12, .*11"):
         camvid_ids_to_label_ids(torch.full((3, 5), 12), "a.png")
     with pytest.raises(ValueError, match=r"^the map has shape \(3, 5, 5\) .*expected CamVid ids"):

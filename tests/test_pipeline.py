@@ -3,31 +3,25 @@
 import pytest
 import torch
 from examples import equal, noise
+from networks import a_pipeline
 
 import spade
 from utils import photo_folder
 from utils.images import save_image, u8_to_pm1
 from utils.photo_folder import settings_of
 from utils.pipeline import Pipeline, agreement, load_pipeline
-from utils.segmentation import SegmentationNet, save_segmentation
+from utils.segmentation import save_segmentation
 
 FIELDS = ("image_u8", "label_ids", "generated_u8", "generated_label_ids")
 
 
 @pytest.fixture(scope="module")
-def pipeline():
-    torch.manual_seed(0)
-    generator = spade.SpadeGenerator(ngf=2, hidden=4, size=(64, 64))
-    return Pipeline(SegmentationNet("resnet18"), generator)
-
-
-@pytest.fixture(scope="module")
 def styled():
     """A pipeline whose generator has a latent and two styles."""
-    torch.manual_seed(0)
-    generator = spade.SpadeGenerator(ngf=2, hidden=4, size=(64, 64), z_dim=3)
-    generator.styles = {"noon": torch.tensor([3.0, 0, 0]), "night": torch.tensor([0, -3.0, 3])}
-    return Pipeline(SegmentationNet("resnet18"), generator)
+    made = a_pipeline((64, 64), z_dim=3)
+    styles = {"noon": torch.tensor([3.0, 0, 0]), "night": torch.tensor([0, -3.0, 3])}
+    made.generator.styles = styles
+    return made
 
 
 def maps(*shape):
@@ -57,17 +51,6 @@ def test_each_round_starts_where_the_one_before_it_ended(pipeline):
         assert equal(after, pipeline.run(before.generated_u8))
 
 
-@pytest.mark.parametrize("rounds", [0, -1])
-def test_no_rounds(pipeline, rounds):
-    with pytest.raises(ValueError, match=f"rounds is {rounds}: expected 1 or more"):
-        pipeline.feedback(noise(3, 64, 64), rounds)
-
-
-def test_a_precision_that_is_none(pipeline):
-    with pytest.raises(ValueError, match="precision is 'fp16': expected exact or bf16"):
-        Pipeline(pipeline.segmenter, pipeline.generator, precision="fp16")
-
-
 def test_agreement_by_hand():
     one = torch.tensor([[7, 7, 26], [23, 23, 0]], dtype=torch.uint8)
     other = torch.tensor([[7, 8, 26], [0, 23, 0]], dtype=torch.uint8)
@@ -75,9 +58,6 @@ def test_agreement_by_hand():
     shares = agreement(torch.stack([one, one, other]), torch.stack([one, other, 33 - other]))
     assert shares.shape == (3,) and shares.dtype == torch.float32
     torch.testing.assert_close(shares, torch.tensor([1, 4 / 6, 0]))
-
-
-def test_maps_of_two_sizes():
     with pytest.raises(ValueError, match=r"shapes \(4, 5\) and \(5, 4\): expected the same"):
         agreement(torch.zeros(4, 5), torch.zeros(5, 4))
 
@@ -106,7 +86,11 @@ def test_any_map_that_a_network_predicts_is_drawn(pipeline, monkeypatch):
     assert torch.equal(pipeline.run(noise(1, 3, 64, 64)).label_ids, label_ids)
 
 
-def test_starts_that_are_none(pipeline):
+def test_what_a_pipeline_refuses(pipeline):
+    with pytest.raises(ValueError, match="rounds is 0: expected 1 or more"):
+        pipeline.feedback(noise(3, 64, 64), 0)
+    with pytest.raises(ValueError, match="precision is 'fp16': expected exact or bf16"):
+        Pipeline(pipeline.segmenter, pipeline.generator, precision="fp16")
     with pytest.raises(ValueError, match="nothing to start from: pass image_u8, label_ids"):
         pipeline.run(None)
     with pytest.raises(ValueError, match="the map to start from holds the value 255"):

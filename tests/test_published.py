@@ -167,18 +167,9 @@ def test_an_odd_size_is_continued_at_its_rim(saved):
     assert agreement(label_ids, continued[:130, :250]) > 0.999
 
 
-@pytest.mark.parametrize(
-    "image_u8, what",
-    [
-        (torch.zeros(3, 31, 64, dtype=torch.uint8), r"torch.uint8 of shape \(1, 3, 31, 64\)"),
-        (torch.zeros(64, 64, dtype=torch.uint8), r"of shape \(1, 64, 64\)"),
-        (torch.zeros(1, 4, 64, 64, dtype=torch.uint8), r"of shape \(1, 4, 64, 64\)"),
-        (torch.zeros(3, 64, 64), r"torch.float32 of shape \(1, 3, 64, 64\)"),
-    ],
-)
-def test_what_is_no_photo(saved, image_u8, what):
-    with pytest.raises(ValueError, match=what + ": expected image_u8 .*uint8 in 0..255.*least 32"):
-        load_published(f"hf:{saved}").predict(image_u8)
+def test_what_is_no_photo(saved):
+    with pytest.raises(ValueError, match=r"shape \(1, 3, 31, 64\): expected image_u8 .*least 32"):
+        load_published(f"hf:{saved}").predict(torch.zeros(3, 31, 64, dtype=torch.uint8))
 
 
 def test_the_pipeline_with_a_published_network(saved, folder):

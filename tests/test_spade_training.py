@@ -70,16 +70,13 @@ def test_split_judgement():
     assert [len(scale) for scale in fake] == [len(scale) for scale in real] == [1, 2]
 
 
-def test_hinge_discriminator_by_hand():
+def test_hinge_losses_by_hand():
     # Fake: -2 costs nothing, 0 costs 1.  Real: 3 costs nothing, -1 costs 2.
     fake, real = judgement([-2.0, 0.0]), judgement([3.0, -1.0])
     assert hinge_discriminator(fake, real).item() == pytest.approx(0.5 + 1)
     # A second scale that is perfect halves the mean.
     fake, real = judgement([-2.0, 0.0], [-1.0]), judgement([3.0, -1.0], [1.0])
     assert hinge_discriminator(fake, real).item() == pytest.approx(0.75)
-
-
-def test_hinge_generator_by_hand():
     assert hinge_generator(judgement([-2.0, 0.0])).item() == pytest.approx(1)
     assert hinge_generator(judgement([-2.0, 0.0], [5.0])).item() == pytest.approx(-2)
 
@@ -90,9 +87,7 @@ def test_feature_matching_by_hand():
     assert feature_matching(fake, fake).item() == 0
     # 1.5 + 4 in each of the two scales; the last layer is the score and does not count.
     assert feature_matching(fake, real).item() == pytest.approx(5.5)
-
-
-def test_feature_matching_moves_the_fake_only():
+    # Only what belongs to the generated image gets a gradient.
     fake, real = ([[torch.ones(2, requires_grad=True), torch.ones(1)]] for _ in range(2))
     feature_matching([[fake[0][0] * 2, fake[0][1]]], real).backward()
     assert fake[0][0].grad.tolist() == [1, 1] and real[0][0].grad is None
@@ -113,12 +108,6 @@ def test_style_cross_entropy_by_hand():
     # Of the first question both answers are wrong by 18; the mean of two photos.
     wrong = style_cross_entropy([sure.expand(2, 2)], torch.tensor([[1], [0]])).item()
     assert wrong == pytest.approx(18 / 2)
-
-
-@pytest.fixture(scope="module")
-def segmenter():
-    torch.manual_seed(0)
-    return SegmentationNet("resnet18")
 
 
 def photos(seed=0):
@@ -236,15 +225,20 @@ def test_vgg19_is_cut_where_the_recipe_cuts_it(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def pixel_judge():
+def real_streets():
+    return open_scenes("streets", "train", size=(64, 32)).evenly_spaced(36)
+
+
+@pytest.fixture(scope="module")
+def pixel_judge(real_streets):
     torch.manual_seed(0)
     judge = PixelDiscriminator()
-    judge.prepare(open_scenes("streets", "train", size=(64, 32)), count=12)
+    judge.prepare(real_streets, count=12)
     return judge
 
 
-def test_a_pixel_discriminator_knows_what_is_usual_in_real_photos(pixel_judge):
-    scenes = open_scenes("streets", "train", size=(64, 32)).evenly_spaced(12)
+def test_a_pixel_discriminator_knows_what_is_usual_in_real_photos(pixel_judge, real_streets):
+    scenes = real_streets.evenly_spaced(12)
     maps = pixel_judge.features(u8_to_pm1(scenes.batch(range(12))[0]))
     assert [x.shape[1] for x in maps] == [320, 112, 40, 24, 16]
     assert [x.shape[2] for x in maps] == [1, 2, 4, 8, 16]
@@ -259,9 +253,9 @@ def test_a_pixel_discriminator_knows_what_is_usual_in_real_photos(pixel_judge):
     assert weights[ID["pole"]] > weights[ID["road"]] > 0 == weights[ID["tunnel"]]
 
 
-def test_a_pixel_discriminator_does_not_judge_what_it_has_never_seen(pixel_judge):
+def test_a_pixel_discriminator_does_not_judge_what_it_has_never_seen(pixel_judge, real_streets):
     judge = copy.deepcopy(pixel_judge)
-    judge.prepare(open_scenes("streets", "train", size=(64, 32)).evenly_spaced(4), count=2)
+    judge.prepare(real_streets.evenly_spaced(4), count=2)
     assert torch.equal(judge.mean_0, pixel_judge.mean_0), "it is prepared once"
     scenes = open_scenes("toy", "train", size=(64, 32))[:4]
     with pytest.raises(ValueError, match="without .*trailer.*, which these scenes show"):
@@ -363,12 +357,11 @@ def test_while_the_discriminator_warms_up_the_generator_stays(pixel_judge):
     assert not all(torch.equal(before[name], generator.state_dict()[name]) for name in weights)
 
 
-def test_all_cities_are_drawn_equally_often():
-    scenes = open_scenes("streets", "train", size=(64, 32))
-    chances = even_chances(scenes)
+def test_all_cities_are_drawn_equally_often(real_streets):
+    chances = even_chances(real_streets)
     generator = torch.Generator().manual_seed(0)
-    chosen = draw(len(scenes), 3000, None, generator, chances)[0]
-    share = sum(scenes.names[i].startswith("california") for i in chosen.tolist()) / 3000
+    chosen = draw(len(real_streets), 3000, None, generator, chances)[0]
+    share = sum(real_streets.names[i].startswith("california") for i in chosen.tolist()) / 3000
     assert 0.45 < share < 0.55, "though they are a fifth of the scenes"
 
 
@@ -791,14 +784,10 @@ def test_styles_are_mean_latents(streets):
     torch.testing.assert_close(styles["A, noon"], colors[[0, 4, 5]].mean(0))
     one_city = told(streets, [("A", "noon"), ("A", "dusk")] * 3)
     assert list(named_styles(Mean(), one_city)) == ["A", "dusk", "noon"]
-
-
-def test_no_style_is_named_that_was_never_seen(streets):
-    """B was never seen at dusk: its name stands for the only time that it has."""
+    # B was never seen at dusk: its name stands for the only time that it has.
     places = [("A", "noon"), ("A", "dusk"), ("B", "noon")] * 2
     styles = named_styles(Mean(), told(streets, places))
     assert list(styles) == ["A, dusk", "A, noon", "B"]
-    colors = torch.stack([u8_to_pm1(scene.image_u8).mean((1, 2)) for scene in streets])
     torch.testing.assert_close(styles["B"], colors[[2, 5]].mean(0))
 
 
@@ -828,7 +817,7 @@ def test_styles_history_and_encoder_come_back_from_their_files(tmp_path):
     ):
         network.settings["of_tomorrow"] = True
         save(network, tmp_path / "newer.safetensors")
-        with pytest.raises(ValueError, match="newer.safetensors .* another version .*of_tomorrow"):
+        with pytest.raises(ValueError, match="newer.safetensors .*of_tomorrow.*"):
             load(tmp_path / "newer.safetensors")
 
 

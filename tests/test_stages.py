@@ -1,23 +1,31 @@
 """Trainings from a shell: single options, and recipes of several stages."""
 
+import contextlib
 import itertools
+import os
+import runpy
+import socket
+import sys
+import warnings
 
 import pytest
 import torch
-from killed import killed_and_resumed
+from killed import SERVER, killed_and_resumed
 
 import spade
 from spade import stages as spade_stages
 from utils import scenes, stages
 from utils.images import u8_to_imagenet
 from utils.recipes import read_recipe
-from utils.segmentation import SegmentationNet, load_segmentation, save_segmentation
+from utils.segmentation import load_segmentation, save_segmentation
 from utils.weights import load_weights
+
+TOY_COUNTS = {"train": 4, "val": 3, "test": 1}
 
 
 @pytest.fixture(autouse=True)
 def few_scenes(monkeypatch):
-    monkeypatch.setattr(scenes, "TOY_COUNTS", {"train": 4, "val": 2, "test": 1})
+    monkeypatch.setattr(scenes, "TOY_COUNTS", TOY_COUNTS)
 
 
 # ------------------------------------------------------------------------------ segmentation
@@ -60,6 +68,8 @@ def test_the_segmentation_command(tmp_path, capsys):
     assert f"wrote {start}" in capsys.readouterr().out
     network, history = load_segmentation(start)
     assert network.settings["finest_stride"] == 32 and len(history["val_miou"]) == 1
+    (recipe,) = load_weights(start)[1]["recipe"]
+    assert recipe["learning_rate"] == 0 and recipe["size"] == [64, 32]
     run(f"--out {tmp_path / 'two'} --start {start} --scenes 2 --learning-rate 0")
     other, joined = load_segmentation(tmp_path / "two" / "segmentation.safetensors")
     assert other.settings == network.settings  # which come with the weights
@@ -83,12 +93,6 @@ def test_the_segmentation_command(tmp_path, capsys):
 
 
 # ------------------------------------------------------------------------------ SPADE
-
-
-@pytest.fixture(scope="module")
-def segmenter():
-    torch.manual_seed(0)
-    return SegmentationNet("resnet18")
 
 
 def test_every_option_of_the_spade_command_arrives(segmenter, tmp_path, monkeypatch):
@@ -178,7 +182,7 @@ pictures = 8
 
 def train_a_recipe(folder):
     torch.set_num_threads(1)
-    scenes.TOY_COUNTS = {"train": 4, "val": 2, "test": 1}
+    scenes.TOY_COUNTS = TOY_COUNTS
     recipe, cache = folder.parent / "recipe.toml", folder.parent / "cache"
     spade_stages.main(["--recipe", str(recipe), "--cache", str(cache), "--out", str(folder)])
 
@@ -198,53 +202,62 @@ def test_a_recipe_killed_at_random_moments_ends_with_the_same_bits(tmp_path):
     assert load_weights(whole / "encoder.safetensors")[1]["recipe"] == generator.recipe
 
 
-def test_two_processes_train_a_recipe_as_one_does(in_two_processes, tmp_path, capsys):
-    (tmp_path / "recipe.toml").write_text("learning_rate = 1e-3\n" + RECIPE)
-    line = f"--recipe {tmp_path / 'recipe.toml'} --cache {tmp_path / 'cache'} --out".split()
-    spade_stages.main([*line, str(tmp_path / "one")])
-    capsys.readouterr()
-    printed = in_two_processes("-m", "spade.training", *line, str(tmp_path / "two"))
-    assert printed.count("wrote ") == 2 and printed.count("is finished: ") == 1
-    for folder in ("half", "."):
+def one_of_two(rank, port, commands, folder):
+    """What each of two processes does that share a training, started as by Accelerate."""
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in numbers.items()}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # about modules that are imported already
+    scenes.TOY_COUNTS = TOY_COUNTS
+    with open(folder / f"printed{rank}", "w") as file, contextlib.redirect_stdout(file):
+        for module, line in commands.items():
+            sys.argv = [module, *line, "--out", str(folder / "two" / module)]
+            with pytest.raises(SystemExit, match="^0$"):
+                runpy.run_module(module, run_name="__main__")
+
+
+def test_two_processes_train_what_one_does(tmp_path, capsys):
+    (tmp_path / "recipe.toml").write_text("learning_rate = 1e-4\n" + RECIPE)
+    line = "--size 64x32 --backbone resnet18 --epochs 2 --batch-size 4 --scale 0.5 --learning-rate"
+    cache = ["1e-3", "--cache", str(tmp_path / "cache")]
+    recipe = ["--recipe", str(tmp_path / "recipe.toml")]
+    commands = {"spade.training": recipe + cache[1:], "utils.training": line.split() + cache}
+    for module, main in (("spade.training", spade_stages.main), ("utils.training", stages.main)):
+        main([*commands[module], "--out", str(tmp_path / "one" / module)])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        given = free.getsockname()[1], commands, tmp_path
+    processes = [SERVER.Process(target=one_of_two, args=(rank, *given)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(300)
+    assert [process.exitcode for process in processes] == [0, 0]
+    printed = "".join((tmp_path / f"printed{rank}").read_text() for rank in (0, 1))
+    assert printed.count("epoch 1:") == printed.count("is finished: ") == 1  # not once a process
+    assert printed.count("wrote ") == 3
+    one, two = (
+        load_segmentation(tmp_path / x / "utils.training" / "segmentation.safetensors")[1]
+        for x in ("one", "two")
+    )
+    for key in ("train_loss", "val_loss", "val_miou", "val_accuracy"):
+        assert two[key] == pytest.approx(one[key], abs=1e-3), key
+    # The gradients of some biases are rounding errors, of which Adam makes whole steps: the two
+    # trainings slowly drift apart.
+    for folder, tolerance in (("half", 1e-3), (".", 0.02)):
         one, two = (
-            spade.load_generator(tmp_path / name / folder / "generator.safetensors")
-            for name in ("one", "two")
+            spade.load_generator(tmp_path / x / "spade.training" / folder / "generator.safetensors")
+            for x in ("one", "two")
         )
-        assert list(one.history) == list(two.history)
+        assert list(one.history) == list(two.history) and list(one.styles) == list(two.styles)
         for name, values in one.history.items():
-            assert two.history[name] == pytest.approx(values, abs=1e-3), (folder, name)
-        assert list(one.styles) == list(two.styles)
+            expected = pytest.approx(values, rel=tolerance, abs=5e-3)
+            assert two.history[name] == expected, (folder, name)
     assert two.size == (128, 64) and len(two.history["matching"]) == 4
-    spade_stages.main([*line, str(tmp_path / "two")])
-    assert capsys.readouterr().out.startswith(f"{tmp_path / 'recipe.toml'} is finished: ")
-
-
-def test_a_segmentation_recipe_of_two_stages(tmp_path, capsys):
-    path, out = tmp_path / "recipe.toml", tmp_path / "out"
-    stages_text = """
-size = "64x32"
-backbone = "resnet18"
-batch_size = 2
-[[stages]]
-name = "fcn"
-epochs = 1
-[[stages]]
-epochs = 2
-learning_rate = 0
-"""
-    path.write_text(stages_text)
-    line = ["--recipe", str(path), "--out", str(out), "--cache", str(tmp_path / "cache")]
-    stages.main(line)
-    network, history = load_segmentation(out / "segmentation.safetensors")
-    assert len(history["val_miou"]) == 3, "what the first stage went through comes first"
-    first, _ = load_segmentation(out / "fcn" / "best.safetensors")
-    weights = [x.head.scores[0].weight for x in (network, first)]
-    torch.testing.assert_close(*weights, atol=1e-3, rtol=0.01)
-    recipe = load_weights(out / "segmentation.safetensors")[1]["recipe"]
-    assert [stage["learning_rate"] for stage in recipe] == [1e-4, 0.0]
     capsys.readouterr()
-    stages.main(line)
-    assert capsys.readouterr().out == f"{path} is finished: {out / 'segmentation.safetensors'}\n"
+    spade_stages.main([*recipe, "--out", str(tmp_path / "two" / "spade.training")])
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'recipe.toml'} is finished: ")
 
 
 @pytest.mark.parametrize(

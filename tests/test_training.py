@@ -1,5 +1,7 @@
 """The training loop: it learns, it can be interrupted, and it leaves things as it found them."""
 
+import copy
+import functools
 import math
 from collections import namedtuple
 
@@ -9,7 +11,8 @@ import torch.nn.functional as F
 from examples import equal
 from killed import killed_and_resumed
 
-from utils import stages, training
+from utils import training
+from utils.cache import cached
 from utils.engine import make_accelerator
 from utils.engine import precision as modes
 from utils.engine.rates import set_rate, shares_of_rate
@@ -34,41 +37,30 @@ from utils.training import (
 
 
 @pytest.fixture(scope="module")
-def streets():
+def streets(tmp_path_factory):
     """Six toy streets, drawn once."""
-    return Drawn(open_scenes("toy", "train", size=(64, 32))[:6])
+    return six_streets(tmp_path_factory.mktemp("cache"))
 
 
-class Drawn:
-    """Scenes in memory, with as much of their interface as training needs."""
-
-    dataset, size = "toy", (64, 32)
-
-    def __init__(self, scenes):
-        self.image_u8, self.label_ids = scenes.batch(range(len(scenes)))
-
-    def __len__(self):
-        return len(self.image_u8)
-
-    def to(self, device):
-        return self
-
-    def batch(self, indices):
-        indices = torch.as_tensor(indices)
-        return self.image_u8[indices], self.label_ids[indices]
-
-    def map_kinds(self, indices):
-        return ["exact"] * len(indices)
-
-    def first(self, count):
-        part = object.__new__(Drawn)
-        part.image_u8, part.label_ids = self.image_u8[:count], self.label_ids[:count]
-        return part
+def six_streets(folder):
+    return cached(open_scenes("toy", "train", size=(64, 32))[:6], folder)
 
 
-def a_network(seed=0, backbone="resnet18", **settings):
+def with_pixels(scenes, image_u8, label_ids):
+    """The first scenes, as many as there are pixels, with these in place of their own."""
+    others = scenes[: len(label_ids)]
+    others.batch = lambda indices: tuple(x[torch.as_tensor(indices)] for x in (image_u8, label_ids))
+    return others
+
+
+@functools.cache
+def made_once(seed, backbone, head):
     torch.manual_seed(seed)
-    return SegmentationNet(backbone, **settings)
+    return SegmentationNet(backbone, head)
+
+
+def a_network(seed=0, backbone="resnet18", head="fcn"):
+    return copy.deepcopy(made_once(seed, backbone, head))
 
 
 def a_small_network(seed=0):
@@ -86,8 +78,8 @@ def trained(
 
 Process = namedtuple("Process", "process_index num_processes device")
 ALONE = Process(0, 1, torch.device("cpu"))
-ONE = {"epochs": 1, "batch_size": 2}  # a short training, and a longer one
-FEW = {"epochs": 3, "batch_size": 2, "learning_rate": 1e-3}
+ONE = {"epochs": 1, "batch_size": 2}  # a short training, and one that learns more
+TWO = {"epochs": 2, "batch_size": 2, "learning_rate": 1e-3}
 
 
 # ------------------------------------------------------------------------------ batches
@@ -100,31 +92,21 @@ def test_batches_by_hand():
     assert set(torch.cat(batches).tolist()) < set(range(7))
     torch.manual_seed(99)
     again = epoch_batches(7, 3, 0, 0)
-    assert all(torch.equal(a, b) for a, b in zip(batches, again, strict=True))
-
-
-def test_another_seed_or_epoch_is_another_order():
-    orders = {
-        tuple(torch.cat(epoch_batches(20, 20, *x)).tolist()) for x in [(0, 0), (0, 1), (1, 0)]
-    }
-    assert len(orders) == 3
-
-
-def test_fewer_scenes_than_a_batch(streets):
+    assert equal(batches, again)
+    orders = [torch.cat(epoch_batches(20, 20, *x)).tolist() for x in [(0, 0), (0, 1), (1, 0)]]
+    assert orders[0] != orders[1] != orders[2] != orders[0], "of another seed or epoch"
     with pytest.raises(ValueError, match="There are 3 scenes, fewer than a batch of 4: take more"):
         epoch_batches(3, 4, 0, 0)
-    with pytest.raises(ValueError, match="There are 6 scenes, fewer than a batch of 32"):
-        trained(a_network(), streets, streets, epochs=1)
 
 
 # ------------------------------------------------------------------------------ learning
 
 
 def test_four_scenes_are_learnt_by_heart(streets):
-    four = streets.first(4)
+    four = streets[:4]
     network = a_network()
     before, untrained = evaluate(network, four)
-    history = trained(network, four, four.first(1), epochs=10, batch_size=4, learning_rate=1e-3)
+    history = trained(network, four, four[:1], epochs=10, batch_size=4, learning_rate=1e-3)
     after, result = evaluate(network, four)
     assert 2 < history["train_loss"][0] < 6  # about log(34), that of a blind guess
     assert history["train_loss"][-1] < 0.4 * history["train_loss"][0]
@@ -133,7 +115,7 @@ def test_four_scenes_are_learnt_by_heart(streets):
 
 def test_the_history(streets, capsys):
     network = a_network()
-    history = trained(network, streets.first(2), streets, epochs=2, batch_size=2)
+    history = trained(network, streets[:2], streets, epochs=2, batch_size=2)
     assert tuple(history) == HISTORY_KEYS
     assert all(len(figures) == 2 for figures in history.values())
     assert history["scenes"] == ["toy 64x32"] * 2
@@ -157,8 +139,8 @@ def test_maps_are_mirrored_with_their_photos(streets, monkeypatch):
             one_hot = torch.nn.functional.one_hot(image_u8[:, 0].long(), 34)
             return self.scale * one_hot.movedim(-1, 1).float()
 
-    four = streets.first(4)
-    four.image_u8 = four.label_ids[:, None].repeat(1, 3, 1, 1)
+    label_ids = streets.batch(range(4))[1]
+    four = with_pixels(streets, label_ids[:, None].repeat(1, 3, 1, 1), label_ids)
     reader, accelerator = Reader(), make_accelerator()
     optimizer = torch.optim.SGD(reader.parameters(), lr=0.0)
     log = LossLog(accelerator, Run(None, {}))
@@ -231,7 +213,7 @@ def test_overlap_by_hand():
 
 
 def test_the_overlap_is_a_part_of_the_loss(streets):
-    two, still = streets.first(2), ONE | {"learning_rate": 0}
+    two, still = streets[:2], ONE | {"learning_rate": 0}
     without, added = (
         trained(a_network(), two, two, **still, overlap=overlap)["train_loss"][0]
         for overlap in (0, 2)
@@ -251,8 +233,9 @@ def test_without_an_exact_map_every_label_means_itself():
 
 def test_scored_in_the_words_of_the_map(streets):
     """What CamVid calls a car is one, be it predicted as a truck; in an exact map it is wrong."""
-    network, scenes, truck = a_network(), streets.first(2), ID["truck"]
-    scenes.label_ids = torch.full((2, 32, 64), ID["car"], dtype=torch.uint8)
+    network, truck = a_network(), ID["truck"]
+    label_ids = torch.full((2, 32, 64), ID["car"], dtype=torch.uint8)
+    scenes = with_pixels(streets, streets.batch(range(2))[0], label_ids)
     scores = F.one_hot(torch.full((2, 32, 64), truck), 34).movedim(-1, 1).float()
     network.forward = lambda image_u8: scores
     for kind, accuracy in (("camvid", 1), ("exact", 0)):
@@ -276,7 +259,7 @@ def test_a_backbone_at_rate_zero_stays(streets):
     network = a_network()
     before = network.encoder.conv1.weight.clone()
     head = network.head.scores[0].weight.clone()
-    trained(network, streets.first(4), streets.first(2), epochs=1, batch_size=4, backbone_rate=0)
+    trained(network, streets[:4], streets[:2], epochs=1, batch_size=4, backbone_rate=0)
     assert torch.equal(network.encoder.conv1.weight, before)
     assert not torch.equal(network.head.scores[0].weight, head)
 
@@ -290,8 +273,7 @@ def test_crops_have_a_size_of_their_own(streets):
 def test_balanced_weights(streets):
     label_ids = torch.full((2, 4, 4), 7, dtype=torch.uint8)
     label_ids[0, 0, :2] = 26  # 2 of 32
-    streets = streets.first(2)
-    streets.label_ids = label_ids
+    streets = with_pixels(streets, label_ids, label_ids)
     weights = balanced_weights(streets)
     assert weights.shape == (34,) and weights.dtype == torch.float32
     car, road = 1 / math.log(1.02 + 1 / 16), 1 / math.log(1.02 + 15 / 16)
@@ -329,13 +311,13 @@ def test_half_size_batches(streets):
 def test_options_are_used_and_leave_nothing_behind(streets, settings):
     plain, other = a_network(), a_network()
     few = {"epochs": 2, "batch_size": 3}
-    expected = trained(plain, streets, streets.first(2), **few)
-    history = trained(other, streets, streets.first(2), **few, **settings)
+    expected = trained(plain, streets, streets[:2], **few)
+    history = trained(other, streets, streets[:2], **few, **settings)
     assert history["train_loss"] == pytest.approx(expected["train_loss"], rel=0.05)
     assert history["train_loss"] != expected["train_loss"]
     assert other.head.scores[0].weight.dtype == torch.float32
     with torch.no_grad():  # forward() computes in float32 again
-        scores = other.eval()(streets.image_u8[:1])
+        scores = other.eval()(streets.batch([0])[0])
     assert not torch.equal(scores, scores.bfloat16().float())
 
 
@@ -343,7 +325,7 @@ def test_a_frozen_backbone_keeps_its_bits_and_the_head_learns(streets):
     network = a_network()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     network.freeze_backbone()
-    trained(network, streets, streets.first(2), epochs=1, batch_size=3, learning_rate=1e-2)
+    trained(network, streets, streets[:2], epochs=1, batch_size=3, learning_rate=1e-2)
     same = {key: torch.equal(value, before[key]) for key, value in network.state_dict().items()}
     backbone = {key for key in same if key.startswith("encoder.")}
     assert {key for key in same if same[key]} == backbone
@@ -391,12 +373,12 @@ def test_an_old_gpu_trains_in_float16(is_there, is_new, precision, monkeypatch, 
 
 def test_class_weights_and_half_sizes_reach_the_training(streets):
     plain, weighted = (
-        trained(a_network(), streets, streets.first(2), **ONE, class_weights=weights)["train_loss"]
+        trained(a_network(), streets, streets[:2], **ONE, class_weights=weights)["train_loss"]
         for weights in (None, torch.eye(34)[7])
     )
     assert weighted[0] < 0.9 * plain[0], "all pixels count, but only the road's cost anything"
     with pytest.raises(ValueError, match=r"shape \(2, 3, 16, 32\)"):
-        trained(a_network(), streets, streets.first(2), **ONE, half_size=1.0)
+        trained(a_network(), streets, streets[:2], **ONE, half_size=1.0)
 
 
 @pytest.mark.parametrize(
@@ -417,7 +399,7 @@ def test_options_that_are_refused(streets, options, message):
 
 def test_interrupted_and_resumed_equals_uninterrupted(streets, tmp_path, monkeypatch):
     whole = a_small_network()
-    expected = trained(whole, streets, streets.first(2), **FEW)
+    expected = trained(whole, streets[:4], streets[:2], **TWO)
 
     first, calls = a_small_network(), []
 
@@ -429,20 +411,20 @@ def test_interrupted_and_resumed_equals_uninterrupted(streets, tmp_path, monkeyp
 
     monkeypatch.setattr(training, "evaluate", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        trained(first, streets, streets.first(2), folder=tmp_path / "run", **FEW)
+        trained(first, streets[:4], streets[:2], folder=tmp_path / "run", **TWO)
     monkeypatch.setattr(training, "evaluate", evaluate)
     kept = sorted(path.name for path in (tmp_path / "run").iterdir())
     assert kept == ["best.safetensors", "last.pt"]
 
     resumed = a_small_network(seed=1)  # its own weights do not matter
-    history = trained(resumed, streets, streets.first(2), folder=tmp_path / "run", **FEW)
+    history = trained(resumed, streets[:4], streets[:2], folder=tmp_path / "run", **TWO)
     for key in HISTORY_KEYS[:-1]:  # all but the seconds
         assert history[key] == expected[key], key
     assert equal(resumed.state_dict(), whole.state_dict())
 
     # A run that is complete has nothing left to do.
     again = a_small_network(seed=2)
-    assert trained(again, streets, streets, folder=tmp_path / "run", **FEW) == history
+    assert trained(again, streets[:4], streets, folder=tmp_path / "run", **TWO) == history
     assert equal(again.state_dict(), whole.state_dict())
 
 
@@ -453,8 +435,7 @@ def test_an_interrupted_network_computes_in_float32_again(streets, monkeypatch):
     monkeypatch.setattr(training, "evaluate", interrupted)
     network = a_network()
     with pytest.raises(KeyboardInterrupt):
-        trained(network, streets, streets.first(2), **FEW | {"precision": "bf16"})
-    assert not hasattr(network, "_original_forward"), "as accelerate keeps what it replaces"
+        trained(network, streets[:2], streets[:2], **ONE | {"precision": "bf16"})
     same = a_network()
     same.load_state_dict(network.state_dict())
     image_u8 = streets.batch([0])[0]
@@ -465,8 +446,8 @@ def test_an_interrupted_network_computes_in_float32_again(streets, monkeypatch):
 
 def train_in(folder):
     torch.set_num_threads(1)
-    streets = Drawn(open_scenes("toy", "train", size=(64, 32))[:6])
-    trained(a_small_network(), streets, streets.first(2), folder=folder, **FEW)
+    streets = six_streets(folder.parent / "cache")
+    trained(a_small_network(), streets[:4], streets[:2], folder=folder, **TWO)
 
 
 def the_end(folder):
@@ -496,7 +477,8 @@ def test_the_best_network_is_kept(streets, tmp_path, monkeypatch):
         return loss, type(result)(next(scores), result.accuracy, 0.0, {})
 
     monkeypatch.setattr(training, "evaluate", rated)
-    trained(a_small_network(), streets, streets.first(2), folder=tmp_path, **FEW)
+    three = TWO | {"epochs": 3}
+    trained(a_small_network(), streets[:2], streets[:2], folder=tmp_path, **three)
     _, history = load_segmentation(tmp_path / "best.safetensors")
     assert history["val_miou"] == [0.2, 0.6]
 
@@ -506,20 +488,21 @@ def test_a_loss_that_is_no_number(streets, tmp_path, monkeypatch):
 
     def diverging(*arguments):
         calls.append(1)
-        return pixel_loss(*arguments) * (math.nan if len(calls) == 6 else 1)  # 3 steps an epoch
+        return pixel_loss(*arguments) * (math.nan if len(calls) == 4 else 1)  # 2 steps an epoch
 
     monkeypatch.setattr(training, "pixel_loss", diverging)
     result = training.SegmentationResult(0.5, 0.5, 0.5, {})
     monkeypatch.setattr(training, "evaluate", lambda *_: (1.0, result))
-    message = r"training loss is nan in step 3 of epoch 2: .*last\.pt holds the last good check"
+    message = r"training loss is nan in step 2 of epoch 2: .*last\.pt holds the last good check"
     with pytest.raises(FloatingPointError, match=message):
-        trained(a_small_network(), streets, streets.first(2), folder=tmp_path, **FEW)
+        trained(a_small_network(), streets[:4], streets[:2], folder=tmp_path, **TWO)
     assert len(the_end(tmp_path)["record"]["train_loss"]) == 1
 
 
 def test_the_checkpoint_of_another_training(streets, tmp_path):
     lite, arguments = {"backbone": "efficientnet_lite0"}, ONE | {"folder": tmp_path}
-    trained(a_small_network(), streets, streets.first(2), **arguments)
+    two = streets[:2]
+    trained(a_small_network(), two, two, **arguments)
     before = (tmp_path / "last.pt").read_bytes()
     for network, options, was, now in (
         ({"backbone": "resnet18"}, {}, "backbone efficientnet_lite0", "backbone resnet18"),
@@ -530,25 +513,8 @@ def test_the_checkpoint_of_another_training(streets, tmp_path):
     ):
         message = rf"last\.pt is .* another training, with {was}; this one has {now}: delete"
         with pytest.raises(ValueError, match=message):
-            trained(a_network(**lite | network), streets, streets.first(2), **options, **arguments)
+            trained(a_network(**lite | network), two, two, **options, **arguments)
     assert (tmp_path / "last.pt").read_bytes() == before
     # With a constant rate, more epochs only go on.
-    history = trained(a_small_network(), streets, streets.first(2), **arguments | {"epochs": 2})
+    history = trained(a_small_network(), two, two, **arguments | {"epochs": 2})
     assert len(history["val_loss"]) == 2
-
-
-# ------------------------------------------------------------------------------ several processes
-
-
-def test_two_processes_learn_what_one_does(in_two_processes, tmp_path, monkeypatch):
-    line = "-m utils.training --size 64x32 --scenes 8 --val-scenes 3 --backbone resnet18 --epochs 2"
-    line += f" --batch-size 4 --learning-rate 1e-3 --scale 0.5 --cache {tmp_path / 'cache'} --out"
-    stages.main([*line.split()[2:], str(tmp_path / "one")])
-    printed = in_two_processes(*line.split(), str(tmp_path / "two"))
-    assert printed.count("epoch 1:") == 1  # and not once a process
-    one, two = (
-        load_segmentation(tmp_path / name / "segmentation.safetensors")[1]
-        for name in ("one", "two")
-    )
-    for key in ("train_loss", "val_loss", "val_miou", "val_accuracy"):
-        assert two[key] == pytest.approx(one[key], abs=1e-3), key

@@ -20,10 +20,10 @@ from typing import NamedTuple
 from utils.files import check_room
 from utils.progress import progress
 
-# One read this large costs little more than a small one on a disk, and far less than many small
-# ones on a mounted drive; members that lie side by side come out of the same read.
+# On a disk, one read of this size takes little longer than a small one, and on a mounted drive far
+# less than many small ones.  Neighbouring members come from the same read.
 _READ_BYTES = 4 << 20
-LARGEST_MEMBER, LARGEST_ARCHIVE = 1 << 26, 1 << 31  # bytes unpacked; a bomb claims more
+LARGEST_MEMBER, LARGEST_ARCHIVE = 1 << 26, 1 << 31  # bytes unpacked; more is refused
 
 # RuntimeError: encrypted.  FileExistsError, NotADirectoryError: two members of one name, or a file
 # that is also a folder.
@@ -86,7 +86,7 @@ class ZippedFile(NamedTuple):
 
 @functools.lru_cache(maxsize=4)
 def _open(archive: Path, process: int) -> zipfile.ZipFile:
-    # The large buffer is what makes the reads large; zipfile itself asks for a few kB at a time.
+    # With a large buffer the reads are large; zipfile itself asks for a few kB at a time.
     return zipfile.ZipFile(io.BufferedReader(io.FileIO(archive), _READ_BYTES))
 
 
@@ -95,8 +95,8 @@ def zipped_files(archive: str | Path) -> dict[str, ZippedFile]:
 
     Raises:
         FileNotFoundError: there is no such archive.
-        ValueError: it is no zip archive, was cut short, or has a member that is not safe, as
-            plain_members() has it.
+        ValueError: it is no zip archive, was cut short, or has an unsafe member, see
+            plain_members().
     """
     archive = Path(archive)
     if not archive.is_file():

@@ -1,4 +1,4 @@
-"""Joint augmentation: what happens to a photo happens to its maps.
+"""Joint augmentation: a photo and its maps are changed in the same way.
 
     augment = Augmentation(size=(256, 128), scale=(0.5, 1.0), color=0.2)
     image_u8, label_ids = augment(image_u8, label_ids, seeds=range(8))
@@ -20,7 +20,7 @@ class Augmentation:
     """Random flips; crops at random scales and changes of colour, by torchvision's v2 transforms.
 
     Args:
-        size: (width, height) of what comes out; pictures, or their crops, are resized to it.
+        size: (width, height) of the result; pictures, or their crops, are resized to it.
         flip: share of the pictures that are mirrored, 0..1.
         scale: the smallest and largest share of a picture's area that a crop keeps; its shape
             differs from size's by a tenth at most.  (1, 1) leaves the picture whole.
@@ -56,13 +56,13 @@ class Augmentation:
     def __call__(
         self, image_u8: Tensor, *maps: Tensor, seeds: Sequence[int] | Tensor
     ) -> tuple[Tensor, ...]:
-        """A batch's photos and any of its maps -> the same, changed alike.
+        """Change a batch's photos and any of its maps in the same way -> the changed ones.
 
         Args:
             image_u8: (B, 3, H, W) uint8, on any device.
             maps: (B, H, W) each, label ids or instance ids; resized by nearest neighbour.
-            seeds: one number a picture, the only source of randomness: what happens to a picture
-                depends on its own seed, whatever else is in the batch.
+            seeds: one number for each picture, the only source of randomness: the change of a
+                picture depends on its own seed, not on the rest of the batch.
         """
         if len(seeds) != len(image_u8):
             raise ValueError(f"{len(image_u8)} pictures and {len(seeds)} seeds: expected as many.")

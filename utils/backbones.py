@@ -31,8 +31,8 @@ class Backbone:
         mean, std: three numbers each for R, G, B in 0..1: what its ImageNet weights expect to be
             subtracted, and to be divided by.
         unet_channels: widths of a U-Net's stages, coarse to fine.  The last one of the library, 16,
-            is a bottleneck: 34 labels can't be told apart in so few channels, and the rare ones are
-            not learned.
+            is a bottleneck: 34 labels can't be distinguished in so few channels, and the rare ones
+            are not learned.
     """
 
     encoder: str
@@ -53,8 +53,8 @@ class Backbone:
         return imagenet_weights(self.weights, _ALTERNATIVE)
 
     def stages(self, pretrained: bool = False) -> list[nn.Module]:
-        """An EfficientNet-Lite, cut into five: each goes on from the one before it, the first from
-        the photo, and returns a feature map at a stride of 2, 4, 8, 16 or 32.
+        """Split an EfficientNet-Lite into five parts, to be called one after another; the first one
+        gets the photo, and they return feature maps at strides of 2, 4, 8, 16 and 32.
 
         Raises, if pretrained: see pretrained_state.
         """

@@ -139,7 +139,7 @@ def _listed(part: Path) -> list[bytes]:
 
 
 class _Layout:
-    """Where each scene's arrays lie in the .npy files (numpy.lib.format), as bytes."""
+    """The position of each scene's arrays in the .npy files (numpy.lib.format), in bytes."""
 
     def __init__(self, scenes: Scenes):
         width, height = scenes.size

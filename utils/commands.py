@@ -1,4 +1,4 @@
-"""What the project's commands share: a type of argument, and errors without a traceback."""
+"""Parts that the project's commands share: a type of argument, errors without a traceback."""
 
 import argparse
 import io

@@ -17,7 +17,7 @@ STREETS = PROJECT / "data" / "streets"
 
 @dataclass(frozen=True)
 class Credit:
-    """What must be said wherever a photo is shown; str() gives the full text."""
+    """The credit that has to stand wherever a photo is shown; str() gives the full text."""
 
     source: str
     authors: str

@@ -24,7 +24,7 @@ from utils.labels import GREY_CLASSES, colors_contradict_ids
 FULL_PIXELS, REDUCED_PIXELS, MOST_PIXELS = 65_000_000, 20_000_000, 120_000_000
 _STRIP = 1024  # rows that are converted at a time; a multiple of every scale
 
-# How a file begins that can't be decoded -> what it is, and what helps.
+# The first bytes of a file that can't be decoded -> what it is, and how to get a picture.
 _AGAIN = "download it again, or copy it again"
 _CONVERT = "export it from a photo viewer as PNG (a photo also as JPEG); renaming does not help"
 _CAUSES = (
@@ -94,7 +94,7 @@ def decode_map(data: bytes, source: str) -> np.ndarray:
 
 
 def _without_metadata(data: bytes, kept: bytes = b"") -> tuple[bytes, dict[bytes, bytes]]:
-    """What pixels depend on in a PNG or JPEG, and the content of its other parts by their kinds.
+    """Split a PNG or JPEG into what its pixels depend on, and the other parts by their kinds.
 
     Of a PNG's chunks the critical ones stay, and those of the kind kept.  A JPEG's EXIF and XMP
     data come out as b"eXIf" and b"xmp".  Files of other formats stay as they are.
@@ -204,7 +204,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _scale(pixels: int) -> int:
-    """What the sides of a picture of that many pixels are divided by: 1, 2, 4 or 8."""
+    """The number that divides the sides of a picture of so many pixels: 1, 2, 4 or 8."""
     if pixels <= FULL_PIXELS:
         return 1
     return next(scale for scale in (2, 4, 8) if scale == 8 or pixels <= REDUCED_PIXELS * scale**2)
@@ -236,7 +236,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _orientation(exif: bytes, xmp: bytes) -> int:
-    """How the camera was held, 1..8 (EXIF 2.3, tag 0x0112); all other entries are ignored."""
+    """The orientation of the camera, 1..8 (EXIF 2.3, tag 0x0112), from EXIF or XMP data."""
     exif = exif.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order and len(exif) >= 10:

@@ -19,7 +19,7 @@ from utils.progress import progress
 
 @dataclass(frozen=True)
 class MapComparison:
-    """How well the second maps of a set of scenes repeat the first ones.
+    """The agreement of the second maps of a set of scenes with the first ones.
 
     Attributes:
         agreement: (B,) float: share of the pixels with the same label in both, for each scene.

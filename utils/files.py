@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]  # the folder of the README
-# What was trained here.  Tests, and the tool that writes the notebooks, look at an empty folder.
+# Networks trained on this machine.  Tests and the tool that writes the notebooks set an empty one.
 RUNS = Path(os.environ.get("COURSE_RUNS", PROJECT / "runs"))
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # the second: the user's quota is used up
 

@@ -1,9 +1,9 @@
 """The Cityscapes label table: one table, every look-up derived from it.
 
-Three numberings meet in this project.  *Label ids* 0..33 are what ``*_gtFine_labelIds.png`` files
-hold and what every network here speaks.  *Train ids* 0..18 (255 = ignored) are the 19 classes of
-the Cityscapes benchmark and serve for its score only.  *CamVid ids* 0..11 are what the SegNet
-version of CamVid holds; they become label ids the moment they are read.
+This project uses three numberings of classes.  *Label ids* 0..33 are in ``*_gtFine_labelIds.png``
+files, and all networks of this project predict or read them.  *Train ids* 0..18 (255 = ignored) are
+the 19 classes of the Cityscapes benchmark, and are used for its score only.  *CamVid ids* 0..11 are
+in the SegNet version of CamVid; they are converted to label ids when a map is read.
 
 Source: ``cityscapesscripts.helpers.labels``; CamVid's names from the SegNet tutorial.
 """
@@ -32,20 +32,13 @@ for _label in LABELS:
 BENCHMARK_IDS = tuple(LABEL_OF_TRAIN_ID[:NUM_TRAIN_IDS].tolist())  # the 19 scored label ids
 BENCHMARK_NAMES = tuple(NAMES[i] for i in BENCHMARK_IDS)
 
-CAMVID_NAMES = (
-    "sky", "building", "pole", "road", "pavement", "tree",
-    "sign", "fence", "car", "pedestrian", "bicyclist", "unlabelled",
-)  # fmt: skip
-LABEL_OF_CAMVID_ID = torch.tensor(
-    [
-        ID[name]
-        for name in (
-            "sky", "building", "pole", "road", "sidewalk", "vegetation",
-            "traffic sign", "fence", "car", "person", "rider", "unlabeled",
-        )
-    ],
-    dtype=torch.uint8,
-)  # fmt: skip
+_OF_CAMVID = {  # by its ids: the class in CamVid, the class in Cityscapes
+    "sky": "sky", "building": "building", "pole": "pole", "road": "road", "pavement": "sidewalk",
+    "tree": "vegetation", "sign": "traffic sign", "fence": "fence", "car": "car",
+    "pedestrian": "person", "bicyclist": "rider", "unlabelled": "unlabeled",
+}  # fmt: skip
+CAMVID_NAMES = tuple(_OF_CAMVID)
+LABEL_OF_CAMVID_ID = torch.tensor([ID[name] for name in _OF_CAMVID.values()], dtype=torch.uint8)
 
 # The colours of CamVid's own 32 classes, and of SegNet's drawings, for each of the ids above.
 CAMVID_COLORS = (
@@ -69,7 +62,7 @@ _MEANING = "expected Cityscapes label ids 0..33"
 
 
 def check_label_ids(label_ids: torch.Tensor, source: str = "the label map") -> None:
-    """Raise ValueError, in words, if this is no map of label ids.
+    """Raise ValueError, which says what it may be instead, if this is no map of label ids.
 
     Recognises maps in colours, maps of train ids, and maps that hold 255 ("ignored").
 
@@ -86,7 +79,7 @@ def check_label_ids(label_ids: torch.Tensor, source: str = "the label map") -> N
 
 
 def check_id_values(label_ids: torch.Tensor, source: str = "the label map") -> None:
-    """check_label_ids() for maps that may look like train ids and are none: a network's output."""
+    """As check_label_ids(), for a network's output, which is never taken for train ids."""
     shape = tuple(label_ids.shape)
     if label_ids.is_floating_point() or label_ids.dtype == torch.bool:
         raise ValueError(

@@ -1,9 +1,9 @@
-"""What a label may mean: data sets draw the lines between classes in different places.
+"""Which classes a label may mean: data sets divide the classes differently.
 
-CamVid's maps say "car" of a truck, "building" of a wall, "sign" of a traffic light.  Whoever learns
-from such a map, or is scored by it, must not be told that a truck is a car.  So the loss of a pixel
-is that of all labels together that its label may mean (utils.training.pixel_loss), and a prediction
-is scored after truck has been turned into car (utils.metrics.SegmentationScore).
+CamVid's maps label a truck as "car", a wall as "building" and a traffic light as "sign".  A network
+that learns from them must not learn that a truck is a car.  Therefore the loss of a pixel is that
+of all labels together that its label may mean (utils.training.pixel_loss), and before a prediction
+is scored, "truck" is replaced by "car" in it (utils.metrics.SegmentationScore).
 """
 
 import zlib
@@ -18,10 +18,10 @@ from utils.labels import ID, NUM_LABELS
 EXACT = "exact"  # every label means itself: toy streets, Cityscapes, maps drawn by hand
 
 # What each name in a map may mean besides itself.  Only labels of which some data set has exact
-# examples: two labels without any could not be told apart, and would share the pixels at random.
-# For the same reason a loss looks at this only where some of the training maps are exact.
-# And none that two common names may mean: it would be right wherever these two are hard to tell
-# apart, and be predicted there (as "parking" was when road and sidewalk both could mean it).
+# examples are listed: a network could not distinguish two labels without examples, and would choose
+# between them at random.  For the same reason a loss uses this table only if some of the training
+# maps are exact.  No label is listed for two common names: it would be predicted wherever these two
+# are hard to distinguish, because it would always be right (as "parking" for road and sidewalk).
 _ALSO = {
     "camvid": {
         "building": "wall, bridge",
@@ -30,7 +30,7 @@ _ALSO = {
         "car": "truck, bus",
         "rider": "bicycle, motorcycle",
     },
-    # Maps that a network made, which is not to be trusted with what is rare.
+    # Maps made by a network, which often confuses rare classes.
     "network": {
         "wall": "fence, building",
         "truck": "car, bus",
@@ -58,12 +58,12 @@ _MOST = max(int(table.sum(1).max()) for table in MEANINGS.values())  # labels th
 
 
 def kinds_to_learn(kinds: Sequence[str]) -> Sequence[str]:
-    """The kinds of training maps that a loss looks at: none, if all are exact, or none is."""
+    """The kinds of training maps that a loss has to know: none if all are exact, or none is."""
     return kinds if EXACT in kinds and set(kinds) != {EXACT} else ()
 
 
 def meanings_checksum(kinds: Sequence[str]) -> int | None:
-    """Another number for other meanings; None if a loss does not look at any."""
+    """A number that differs for other meanings; None if a loss uses none."""
     learned = sorted(set(kinds_to_learn(kinds)) - {EXACT})
     return zlib.crc32(repr([_ALSO[kind] for kind in learned]).encode()) if learned else None
 
@@ -82,7 +82,7 @@ def of_meant(values: Tensor, label_ids: Tensor, possible: Tensor | None, fill: f
         values: (B, 34, H, W), of all labels: scores, or probabilities.
         label_ids: (B, H, W), 0..33.
         possible: see possible_labels(); with None N is 1.
-        fill: stands where a label may mean fewer than N.
+        fill: the value in the places that are left over for a label that may mean fewer than N.
     """
     if possible is None:
         return values.gather(1, label_ids[:, None].long())
@@ -94,14 +94,14 @@ def of_meant(values: Tensor, label_ids: Tensor, possible: Tensor | None, fill: f
 
 
 def as_named_by(kinds: Sequence[str], label_ids: Tensor) -> Tensor:
-    """Predictions, as the maps of their scenes would call them: for CamVid a truck is a car.
+    """Replace predicted classes by the names that each map uses: for CamVid a truck is a car.
 
     Args:
         kinds: of each map, a key of MEANINGS.
         label_ids: (B, H, W), any integers.
 
     Returns:
-        The same, but for what a kind calls by another name.
+        The label ids with these replacements.
     """
     if "camvid" not in kinds:
         return label_ids

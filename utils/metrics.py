@@ -1,4 +1,4 @@
-"""Scores of a segmentation, each of them counted over the whole set before anything is divided.
+"""Scores of a segmentation, computed from counts over the whole data set.
 
     score = SegmentationScore()         # mIoU and accuracies, from one confusion matrix
     score.update(predicted_ids, true_ids)
@@ -29,7 +29,7 @@ from utils.meanings import as_named_by
 
 @dataclass(frozen=True)
 class SegmentationResult:
-    """What SegmentationScore.compute() returns; every figure is a share, 0..1.
+    """The result of SegmentationScore.compute(); every figure is a share, 0..1.
 
     Attributes:
         miou: mean intersection over union of the benchmark classes that occur in the truth.
@@ -114,7 +114,7 @@ def iou_of(counts: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class BoundaryResult:
-    """What BoundaryScore.compute() returns.
+    """The result of BoundaryScore.compute().
 
     Attributes:
         f_score: harmonic mean of precision and recall of the outlines, 0..1, the mean over the
@@ -147,7 +147,7 @@ class BoundaryScore:
             rounded, and at least 1.
 
     Source: Csurka et al., "What is a good evaluation measure for semantic segmentation?",
-    BMVC 2013; there the F-score is taken of each picture, here of the whole set.
+    BMVC 2013; they compute the F-score of each picture, this class that of the whole set.
     """
 
     def __init__(self, tolerance: int | None = None):

@@ -1,4 +1,4 @@
-"""A loss that counts every class alike, however few pixels it has: one minus its overlap."""
+"""A loss in which each class counts equally, however few pixels it has: one minus its overlap."""
 
 import torch
 from torch import Tensor
@@ -10,16 +10,16 @@ from utils.meanings import of_meant
 def overlap_loss(scores: Tensor, label_ids: Tensor, possible: Tensor | None = None) -> Tensor:
     """One minus the soft intersection over union, the mean over the classes in a batch -> a scalar.
 
-    Cross-entropy hardly notices poles and people: they have one pixel in a hundred.  Weights on
-    their pixels make them too wide.  The overlap, which is what an mIoU measures, is largest where
-    their outlines are right.
+    Poles and people cover one pixel in a hundred, so they hardly change the cross-entropy.  With
+    larger weights for their pixels they are predicted too wide.  The overlap, which an mIoU
+    measures, is largest if their outlines are right.
 
     Args:
         scores, label_ids, possible: see utils.training.pixel_loss.  Unlabeled pixels don't count.
 
     Source: Rahman and Wang, "Optimizing intersection-over-union in deep neural networks for image
     segmentation", ISVC 2016.  JaccardLoss of segmentation-models-pytorch computes the same from
-    several tensors (B, 34, H, W); here nearly all of it are sums, which takes less time and memory.
+    several tensors (B, 34, H, W); this function keeps sums, which takes less time and memory.
     """
     shares = scores.float().softmax(1)  # (B, 34, H, W)
     counted = (label_ids != 0).float()  # (B, H, W)

@@ -80,7 +80,7 @@ class Record:
 
 @dataclass(frozen=True)
 class FolderReport:
-    """What run_folder() did.
+    """The result of run_folder().
 
     Attributes:
         records: one a photo that is done, now or earlier, by the name of its file.
@@ -169,7 +169,7 @@ def run_folder(
 
 
 def settings_of(pipeline: Pipeline) -> dict[str, str]:
-    """What the results depend on: hashes of the weights and of the style, size, precision."""
+    """All that the results depend on: hashes of weights and style, the size, the precision."""
     style = "mean" if pipeline.z is None else _hash({"z": pipeline.z})
     if pipeline.encoder is not None:
         style = f"{PHOTO_STYLE} {_hash(pipeline.encoder.state_dict())}, {style} without one"

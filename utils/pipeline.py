@@ -30,7 +30,7 @@ PHOTO_STYLE = "photo"  # a photo's own style, beside the names that generator.st
 
 @dataclass(frozen=True)
 class PipelineResult:
-    """What one pass makes of one photo, or of a batch (then every shape has B in front).
+    """The result of one pass for one photo, or for a batch (then every shape has B in front).
 
     Attributes:
         image_u8: (3, H, W) uint8: the photo that went in; None where only a map did.

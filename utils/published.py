@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from utils.engine.precision import evaluation_mode
 from utils.labels import BENCHMARK_IDS, BENCHMARK_NAMES
-from utils.segmentation import SegmentationNet, load_segmentation
+from utils.segmentation import SegmentationNet, check_photos, load_segmentation
 from utils.weights import find_weights
 
 HUB = "https://huggingface.co"
@@ -53,13 +53,8 @@ class PublishedNet(nn.Module):
 
     def forward(self, image_u8: Tensor) -> Tensor:
         """image_u8 (B, 3, H, W), any H and W of at least 32 -> logits (B, 19, H, W) float."""
-        shape = tuple(image_u8.shape)
-        if image_u8.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3 or min(shape[2:]) < 32:
-            raise ValueError(
-                f"The network got {image_u8.dtype} of shape {shape}: expected image_u8 "
-                "(B, 3, H, W), uint8 in 0..255, with H and W of at least 32; "
-                "utils.images.resize_image() enlarges, pm1_to_u8() converts what SPADE makes."
-            )
+        check_photos(image_u8)
+        shape = image_u8.shape
         x = (image_u8.float() - self.mean) / self.std  # (B, 3, H, W)
         x = x.flip(1) if self.is_bgr else x
         if shape[2] < LEAST_HEIGHT:
@@ -181,7 +176,7 @@ def _download(name: str, *patterns: str) -> Path:
 
 
 def _read(kind: type, name: str, folder: Path, **settings):
-    """What a class of transformers reads from a folder; ValueError if it can't."""
+    """Read a folder by a class of transformers; ValueError if that fails."""
     try:
         return kind.from_pretrained(folder, trust_remote_code=False, **settings)
     # Damaged files, unknown kinds of networks and pickled code raise errors of many types.

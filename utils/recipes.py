@@ -29,7 +29,7 @@ from pathlib import Path
 from accelerate.state import PartialState
 
 from utils.commands import width_and_height
-from utils.engine.accelerator import PRECISIONS
+from utils.engine.accelerator import PRECISIONS, make_accelerator
 from utils.engine.run import CHECKPOINT
 from utils.files import write_atomically
 from utils.scenes import DATASETS, Scenes
@@ -104,7 +104,7 @@ def some_of(scenes: Scenes, count: int | None) -> Scenes:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What the stages of all trainings have: a name, and scenes."""
+    """The settings that the stages of all trainings have: a name, and the scenes."""
 
     name: str = option("1", "of the stage, and of the folder that it is trained in")
     dataset: str = option("toy", DATA, DATASETS, joined=True)
@@ -224,7 +224,7 @@ def _shown(value: object) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """What a training needs to know about the machine: this is not part of a recipe.
+    """The settings of a training that depend on the machine, and are not part of a recipe.
 
     Attributes:
         out: the folder for checkpoints and weights.
@@ -291,6 +291,7 @@ class Training:
 
     def train_recipe(self, recipe: Path, place: Place) -> None:
         """Train the stages that are not finished; one that was interrupted continues."""
+        make_accelerator()  # PartialState() alone would not find several processes on a CPU
         stages, text = read_recipe(recipe, self.stage), recipe.read_bytes()
         folders = {stage.name: place.out / stage.name for stage in stages}
         folders[stages[-1].name] = place.out

@@ -379,7 +379,7 @@ def count_labels(scenes: Scenes) -> torch.Tensor:
 
 
 def boundary_contrast(image_u8: torch.Tensor, label_ids: torch.Tensor) -> float:
-    """How much more a photo changes where its labels do: a test that photo and map fit.
+    """Measure how much more a photo changes where its labels change, to test that both fit.
 
     Args:
         image_u8: (3, H, W).

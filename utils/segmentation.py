@@ -1,7 +1,7 @@
 """The segmentation network: a classifier of photos, turned into one of pixels with 34 label ids.
 
-The average pool and the fully connected layer of an ImageNet network are taken off.  In their place
-comes one of two heads:
+The average pool and the fully connected layer of an ImageNet network are replaced by one of two
+heads:
 
 "fcn"   a 1x1 convolution scores the 34 labels in every cell of the last feature map, transposed
         convolutions bring the scores back to full size, and on the way the scores of finer feature
@@ -29,6 +29,17 @@ from utils.weights import licence_of, load_weights, save_weights
 HEADS = ("fcn", "unet")
 SMALL = 20_000  # numbers: smaller convolutions, first and depthwise ones, suffer most from 8 bits
 STRIDES = (2, 4, 8, 16, 32)  # pixels to a cell of a backbone's five feature maps, fine to coarse
+
+
+def check_photos(image_u8: Tensor) -> None:
+    """Raise ValueError if this is no batch of photos that a segmentation network can read."""
+    shape = tuple(image_u8.shape)
+    if image_u8.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3 or min(shape[2:]) < 32:
+        raise ValueError(
+            f"The network got {image_u8.dtype} of shape {shape}: expected image_u8 (B, 3, H, W), "
+            "uint8 in 0..255, with H and W of at least 32; utils.images.resize_image() enlarges a "
+            "photo, pm1_to_u8() converts what SPADE makes."
+        )
 
 
 class FcnHead(nn.Module):
@@ -118,28 +129,18 @@ class SegmentationNet(nn.Module):
 
     def forward(self, image_u8: Tensor) -> Tensor:
         """image_u8 (B, 3, H, W), any H and W of at least 32 -> scores (B, 34, H, W) float."""
-        if image_u8.dim() != 4 or image_u8.shape[1] != 3 or min(image_u8.shape[2:]) < 32:
-            raise ValueError(
-                f"The network got a tensor of shape {tuple(image_u8.shape)}: expected image_u8 "
-                "(B, 3, H, W) with H and W of at least 32; enlarge a smaller photo with "
-                "utils.images.resize_image()."
-            )
-        if image_u8.dtype != torch.uint8:
-            raise ValueError(
-                f"The network got {image_u8.dtype}: expected image_u8, uint8 in 0..255; "
-                "utils.images.pm1_to_u8() converts what SPADE makes."
-            )
+        check_photos(image_u8)
         height, width = image_u8.shape[2:]
         x = u8_to_imagenet(image_u8, self.backbone.mean, self.backbone.std)  # (B, 3, H, W)
-        # The backbone halves five times: what is no multiple of 32 is continued at its rim.
+        # The backbone halves five times: other sizes are padded with copies of the last pixels.
         x = F.pad(x, (0, -width % 32, 0, -height % 32), mode="replicate")
         features = self.encoder(x)  # x, and (B, C, H/s, W/s) for each of STRIDES
         return self.head(features)[:, :, :height, :width]  # (B, 34, H, W)
 
     def freeze_backbone(self) -> None:
-        """From here on the head alone learns, and a training step is faster.
+        """Train only the head from now on, which makes a training step faster.
 
-        The backbone's weights stay, and so do the statistics of its batch norms.
+        The backbone's weights and the statistics of its batch norms no longer change.
         """
         self.is_frozen = True
         self.encoder.requires_grad_(False)

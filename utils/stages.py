@@ -86,7 +86,7 @@ def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) ->
 
 
 def take_statistics(network: SegmentationNet, scenes: Scenes, batch_size: int) -> None:
-    """Compute the mean and variance of all batch norms anew, from whole scenes in random order.
+    """Recompute the mean and variance of all batch norms, from whole scenes in random order.
 
     During training they are running means over crops of a few batches: they differ from those of
     whole photos, and from epoch to epoch.

@@ -2,7 +2,7 @@
 
     history = train(SegmentationNet(), train_scenes, val_scenes, Recipe(epochs=25))
 
-From a shell, on whatever Accelerate finds; started again, it goes on after the last whole epoch:
+From a shell, on the devices that Accelerate finds; the same command continues an interrupted run:
 
     python -m utils.training --dataset toy --size 256x128 --out runs/segmentation_toy
     python -m utils.training --recipe data/weights/segmentation_toy.toml --out runs/segmentation_toy
@@ -42,7 +42,7 @@ from utils.segmentation import SegmentationNet, save_segmentation
 History = dict[str, list]  # one list for each of HISTORY_KEYS, one entry an epoch
 HISTORY_KEYS = ("scenes", "train_loss", "val_loss", "val_miou", "val_accuracy", "seconds")
 
-# How much of the learning rate is left after this share of the training, 0..1.
+# The factor of the learning rate after a share 0..1 of the training.
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
     "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
@@ -52,11 +52,11 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained.
+    """The settings of a training.
 
-    Nothing of it may change between two parts of one training, but epochs at a constant rate.
+    A continued run may have more epochs if the schedule is constant; nothing else may differ.
 
-    Raises ValueError for a schedule that there is not, and numbers that are too small.
+    Raises ValueError for an unknown schedule, and for numbers that are too small or too large.
     """
 
     epochs: int = option(25, "passes over the training scenes", least=1)
@@ -89,7 +89,7 @@ DEFAULT_RECIPE = Recipe()
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
     """The indices 0..count-1 in an order that depends on seed and epoch only, cut into batches.
 
-    What is left over at the end is dropped: batch norm dislikes a batch of one.
+    What is left over at the end is dropped, because batch norm can't use a batch of one.
     """
     if count < batch_size:
         raise ValueError(
@@ -178,7 +178,7 @@ def training_batch(
 
 
 def augmentation(scenes: Scenes, recipe: Recipe) -> Augmentation:
-    """What happens to the training scenes: half of them are mirrored, and what the recipe says."""
+    """The augmentation of the training scenes: by the recipe, and half of them are mirrored."""
     width, height = scenes.size
     size = recipe.crop or scenes.size
     if recipe.scale == 1 and size[0] * height != size[1] * width:
@@ -229,7 +229,7 @@ def evaluate(
 ) -> tuple[float, SegmentationResult]:
     """Loss and scores over all scenes, in evaluation mode -> (mean loss a pixel, scores).
 
-    Predictions are scored in the words of each scene's map: for CamVid's, a truck is a car.
+    Predictions get the names that each scene's map uses: for CamVid's maps a truck is a car.
 
     Args:
         accelerator: several processes share the work, and each gets the whole result; in its
@@ -277,9 +277,9 @@ def run_settings(
     recipe: Recipe,
     class_weights: Tensor | None,
 ) -> dict:
-    """What must not change between two parts of one training."""
+    """Collect the settings that must not change when a run is continued."""
     settings = {field.name: getattr(recipe, field.name) for field in fields(Recipe)}
-    # Changes of the scenes and of the weights count as None where there are none.
+    # No augmentation but mirroring, and no weights, count as None.
     is_plain = (settings.pop("scale"), settings.pop("color")) == (1, 0)
     settings["backbone_rate"] = None if recipe.backbone_rate == 1 else recipe.backbone_rate
     if class_weights is not None:
@@ -301,7 +301,7 @@ def _described(scenes: Scenes) -> str:
 
 
 def _keep(run: Run, network: SegmentationNet, parts: dict, history: History) -> None:
-    """The best network first: a kill between the two repeats the epoch."""
+    """Save the best network, then the checkpoint: a kill in between repeats the epoch."""
     if run.folder is not None and history["val_miou"][-1] == max(history["val_miou"]):
         save_segmentation(network, run.folder / "best.safetensors", history)
     run.save(parts, history)
@@ -316,14 +316,14 @@ def train(
     precision: str = "fp32",
     class_weights: Tensor | None = None,
 ) -> History:
-    """Train in place, on whatever Accelerate finds: CPU, GPU, several of them.
+    """Train in place, on the devices that Accelerate finds: CPU, GPU, or several GPUs.
 
     Args:
-        network: all of it is trained; after network.freeze_backbone() its head alone.
+        network: is trained as a whole; after network.freeze_backbone() only its head is.
         train_scenes, val_scenes: scenes of one size; cached() ones are much faster.
         folder: keeps last.pt, a checkpoint of each epoch, and best.safetensors, the network with
-            the best mIoU so far.  A run that finds a checkpoint goes on from it, and ends (on a
-            CPU, with as many threads) with the bits of one that was never interrupted.
+            the best mIoU so far.  A run that finds a checkpoint continues from it.  On a CPU with
+            the same number of threads the result is then bit for bit that of one run.
         precision: "fp32", "bf16" or "fp16" (GPUs only); weights stay in float32.
         class_weights: (34,) float, see balanced_weights(); None counts every pixel once.
 

@@ -357,7 +357,7 @@ def check_weights_file(path: str | Path) -> None:
 
 
 def find_weights(network: str, dataset: str) -> Path:
-    """Where the weights of a network for a data set lie.
+    """Find the file with the weights of a network for a data set.
 
     Weights that were trained here with `--out runs/NETWORK_DATASET` come first, then downloaded and
     bundled ones, then those of the short training in notebook 02.

@@ -1,4 +1,4 @@
-"""What both trainings share: the device and its speed, and runs that can be resumed."""
+"""The parts that both trainings share: devices, precision, and runs that can be resumed."""
 
 from utils.engine.accelerator import make_accelerator
 from utils.engine.precision import evaluation_mode, precision_of_gpu

@@ -1,4 +1,4 @@
-"""The running mean of a network's weights, which makes better pictures than the last ones."""
+"""The running mean of a network's weights, which gives better pictures than the last weights."""
 
 import torch
 from torch import nn

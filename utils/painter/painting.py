@@ -93,7 +93,7 @@ def remove_class(label_ids: torch.Tensor, name: str) -> torch.Tensor:
 
 
 def _pixels_of(label_ids: torch.Tensor, name: str) -> torch.Tensor:
-    """Where a map is of that class, (H, W) bool; ValueError if that is nowhere."""
+    """The pixels of a map that have that class, (H, W) bool; ValueError if there are none."""
     pixels = label_ids == class_id(name)
     if not bool(pixels.any()):
         raise ValueError(
