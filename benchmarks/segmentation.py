@@ -29,9 +29,16 @@ from utils.training import Recipe, epoch_steps, segmentation_step
 class PlainLoop:
     """A plain loop with the same network and optimizer."""
 
-    def __init__(self, head: str, image_u8: torch.Tensor, label_ids: torch.Tensor, batch: int):
+    def __init__(
+        self,
+        head: str,
+        image_u8: torch.Tensor,
+        label_ids: torch.Tensor,
+        batch: int,
+        backbone: str = "resnet34",
+    ):
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.network = SegmentationNet(head=head).to(self.device).train()
+        self.network = SegmentationNet(backbone, head).to(self.device).train()
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-4)
         self.image_u8, self.label_ids, self.batch = image_u8, label_ids, batch
 
@@ -48,9 +55,9 @@ class PlainLoop:
 class OurLoop:
     """An epoch of utils.training with the same number of steps."""
 
-    def __init__(self, head: str, precision: str, scenes, batch: int):
+    def __init__(self, head: str, precision: str, scenes, batch: int, backbone: str = "resnet34"):
         self.accelerator = make_accelerator(precision)
-        network = SegmentationNet(head=head)
+        self.network = network = SegmentationNet(backbone, head)
         place(self.accelerator, network)
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
         network, optimizer = self.accelerator.prepare(network, optimizer)

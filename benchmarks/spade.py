@@ -156,18 +156,6 @@ def print_multiplications(generator: spade.SpadeGenerator, maps: list[torch.Tens
     )
 
 
-def measure_gpu(generator: spade.SpadeGenerator, maps: list[torch.Tensor], rounds: int) -> None:
-    batch = torch.stack([maps[i % len(maps)] for i in range(8)]).cuda()
-    generator.cuda()
-
-    ours, other = in_turn(
-        5 * rounds,
-        ours=lambda: generator.synthesize(batch, precision="bf16"),
-        other=lambda: plain(generator, batch),
-    )
-    seconds_row(f"{torch.cuda.get_device_name()}: bf16, batch of 8", ours, other, 4)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", help="CamVid's folder; toy streets without it")
@@ -238,8 +226,6 @@ def main() -> None:
         ours, other = peaks[side], peaks["plain"]
         verdict = f"{ours / other:5.2f}x (at most 1)"
         row(f"{side}, peak memory beyond the weights", f"{ours:.0f} MB", f"{other:.0f} MB", verdict)
-    if torch.cuda.is_available():
-        measure_gpu(generator, maps, arguments.rounds)
     print_multiplications(generator, maps)
 
 

@@ -14,6 +14,7 @@ import os
 
 import torch
 from timing import STEPS, in_turn, machine
+from torch import nn
 
 import spade
 from spade.losses import (
@@ -29,22 +30,31 @@ from utils.cache import cached
 from utils.commands import width_and_height
 from utils.files import PROJECT
 from utils.scenes import open_scenes
-from utils.segmentation import load_segmentation
+from utils.segmentation import SegmentationNet, load_segmentation
 from utils.weights import find_weights
 
 
 class Networks:
-    """The networks that both sides train, as wide as the bundled toy generator."""
+    """The networks that both sides train, as wide as the bundled toy generator.
 
-    def __init__(self, size: tuple[int, int]):
-        self.generator = spade.SpadeGenerator(
-            24, "more" if size[1] >= 128 else "normal", 64, size, hidden=48, max_channels=192
-        )
-        self.encoder = spade.Encoder(16, 64)
-        self.discriminator = spade.MultiscaleDiscriminator(32)
-        self.perceptual = PerceptualLoss.of_segmentation(
-            load_segmentation(find_weights("segmentation", "toy"))[0]
-        )
+    Args:
+        discriminator: by default the published one.
+        is_tiny: narrow networks instead, to try a script out.
+    """
+
+    def __init__(
+        self, size: tuple[int, int], discriminator: nn.Module | None = None, is_tiny: bool = False
+    ):
+        upsampling = "more" if size[1] >= 128 else "normal"
+        if is_tiny:
+            self.generator = spade.SpadeGenerator(2, upsampling, 4, size, hidden=4)
+            self.encoder, segmenter = spade.Encoder(2, 4), SegmentationNet("resnet18")
+        else:
+            self.generator = spade.SpadeGenerator(24, upsampling, 64, size, 48, max_channels=192)
+            self.encoder = spade.Encoder(16, 64)
+            segmenter = load_segmentation(find_weights("segmentation", "toy"))[0]
+        self.discriminator = discriminator or spade.MultiscaleDiscriminator(2 if is_tiny else 32)
+        self.perceptual = PerceptualLoss.of_segmentation(segmenter)
         for network in (self.generator, self.encoder, self.discriminator):
             xavier_start(network)
 
@@ -52,8 +62,8 @@ class Networks:
 class PlainRecipe(Networks):
     """One step of the generator and one of the discriminator, as in the paper."""
 
-    def __init__(self, size, scenes, batch: int):
-        super().__init__(size)
+    def __init__(self, size, scenes, batch: int, steps: int = STEPS, **settings):
+        super().__init__(size, **settings)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         for network in (self.generator, self.encoder, self.discriminator, self.perceptual):
             network.to(device).train()
@@ -62,9 +72,10 @@ class PlainRecipe(Networks):
         self.for_discriminator = torch.optim.Adam(
             self.discriminator.parameters(), 4e-4, betas=(0.0, 0.9)
         )
-        batches = (training_batch(scenes, step, batch, 0, 64) for step in range(4))
-        batches = [[x.to(device) for x in batch] for batch in batches]
-        self.batches = [batches[step % len(batches)] for step in range(STEPS)]
+        z_dim = self.generator.z_dim
+        batches = (training_batch(scenes, step, batch, 0, z_dim) for step in range(4))
+        batches = [[x.contiguous().to(device) for x in batch] for batch in batches]
+        self.batches = [batches[step % len(batches)] for step in range(steps)]
 
     def draw(self, planes, real_pm1, noise):
         mu, logvar = self.encoder(real_pm1)
@@ -74,11 +85,17 @@ class PlainRecipe(Networks):
         both = torch.cat([fake_pm1, real_pm1])
         return split_judgement(self.discriminator(planes.repeat(2, 1, 1, 1), both))
 
+    def generator_loss(self, planes, fake_pm1, real_pm1):
+        fake, real = self.judge(planes, fake_pm1, real_pm1)
+        return hinge_generator(fake) + 10 * feature_matching(fake, real)
+
+    def discriminator_loss(self, planes, fake_pm1, real_pm1):
+        return hinge_discriminator(*self.judge(planes, fake_pm1, real_pm1))
+
     def __call__(self) -> None:
         for planes, real_pm1, noise in self.batches:
             fake_pm1, mu, logvar = self.draw(planes, real_pm1, noise)
-            fake, real = self.judge(planes, fake_pm1, real_pm1)
-            loss = hinge_generator(fake) + 10 * feature_matching(fake, real)
+            loss = self.generator_loss(planes, fake_pm1, real_pm1)
             loss = (
                 loss + 10 * self.perceptual(fake_pm1, real_pm1) + 0.05 * kl_divergence(mu, logvar)
             )
@@ -87,7 +104,7 @@ class PlainRecipe(Networks):
             self.for_generator.step()
             with torch.no_grad():
                 fake_pm1, _, _ = self.draw(planes, real_pm1, noise)
-            loss = hinge_discriminator(*self.judge(planes, fake_pm1, real_pm1))
+            loss = self.discriminator_loss(planes, fake_pm1, real_pm1)
             self.for_discriminator.zero_grad()
             loss.backward()
             self.for_discriminator.step()

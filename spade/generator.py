@@ -1,12 +1,14 @@
 """The generator, which draws an image into a label map."""
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils.engine.precision import evaluation_mode
+from utils.engine.graphs import inferred
+from utils.engine.precision import evaluation_mode, half_precision
 from utils.images import pm1_to_u8
 
 from .fast import fast_forward
@@ -23,6 +25,7 @@ ENLARGEMENTS = {
 }
 GRAIN_PLANES = 4
 MEAN_STYLE = "mean"  # the style of every generator, with a latent or without
+PRECISIONS = {"exact": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class SpadeBlock(nn.Module):
@@ -253,7 +256,8 @@ class SpadeGenerator(nn.Module):
             z: (B, z_dim) float, or (1, z_dim) for all maps; see style().  None is a z of zeros.
             precision: "exact" computes in float32, "bf16" in bfloat16 where this is safe.  bfloat16
                 gives slightly different images and is faster on recent GPUs and on CPUs with
-                instructions for it (avx512_bf16, amx_bf16).
+                instructions for it (avx512_bf16, amx_bf16).  "fp16", float16, is for GPUs without
+                bfloat16, such as a T4.
             edges: False leaves the edge plane empty and ignores instance_ids.
             checked: see spade.semantics.
 
@@ -262,8 +266,7 @@ class SpadeGenerator(nn.Module):
 
         Raises ValueError: see spade.semantics and forward(); an unknown precision.
         """
-        if precision not in ("exact", "bf16"):
-            raise ValueError(f'precision is {precision!r}, expected "exact" or "bf16".')
+        dtype = self.dtype_of(precision)
         device = self.conv_img.weight.device
         if self.semantic_channels != SEMANTIC_CHANNELS:
             raise ValueError(
@@ -273,17 +276,24 @@ class SpadeGenerator(nn.Module):
         codes = label_codes(label_ids.to(device), instance_ids, edges, checked)  # (B, H, W)
         self._check_inputs(*codes.shape, z)
         z = None if z is None else z.to(device)
-        on_cpu, use_bf16 = device.type == "cpu", precision == "bf16"
-        # Autocast is set in both cases, because the caller may be inside another autocast.
-        with torch.autocast(device.type, torch.bfloat16, use_bf16 and not on_cpu):
-            if on_cpu:
-                dtype = torch.bfloat16 if use_bf16 else torch.float32
+        # Autocast is set in any case, because the caller may be inside another autocast.
+        with half_precision(device, dtype):
+            if device.type == "cpu":
                 image_pm1 = fast_forward(self, codes, z, dtype)  # (B, 3, H, W)
             else:
-                with evaluation_mode(self):
-                    image_pm1 = self(codes_to_planes(codes), z)  # (B, 3, H, W)
+                inputs = (codes,) if z is None else (codes, z)
+                image_pm1 = inferred(self, partial(self._drawn, dtype), *inputs)  # (B, 3, H, W)
         image_u8 = pm1_to_u8(image_pm1.float())
         return image_u8[0] if label_ids.dim() == 2 else image_u8
+
+    def dtype_of(self, precision: str) -> torch.dtype:
+        """Return what a precision computes in; ValueError if it is unknown, or fp16 on a CPU."""
+        on_cpu = self.conv_img.weight.device.type == "cpu"
+        if precision not in PRECISIONS or (precision == "fp16" and on_cpu):
+            raise ValueError(
+                f"precision is {precision!r}: expected exact or bf16, or on a GPU fp16."
+            )
+        return PRECISIONS[precision]
 
     def style(self, name: str) -> Tensor | None:
         """Look up a style by its name -> z (1, z_dim), or None for "mean", the mean style.
@@ -311,6 +321,14 @@ class SpadeGenerator(nn.Module):
     def grained(self, name: str, x: Tensor, z: Tensor | None) -> Tensor:
         """Return a block's input x (B, C, h, w), with the block's grain added if it has any."""
         return x + self.grains[name](z) if name in self.grains else x
+
+    def _drawn(self, dtype: torch.dtype, codes: Tensor, z: Tensor | None = None) -> Tensor:
+        """Draw codes (B, H, W) by forward() in evaluation mode -> image_pm1 (B, 3, H, W)."""
+        planes = codes_to_planes(codes)
+        if dtype != torch.float32:  # 16 bits hold 0 and 1, and are fastest in this layout
+            planes = planes.to(dtype, memory_format=torch.channels_last)
+        with evaluation_mode(self):
+            return self(planes, z)
 
     def _check_inputs(self, batch: int, height: int, width: int, z: Tensor | None) -> None:
         """Raise ValueError if the generator can't use this size or this z."""

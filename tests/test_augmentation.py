@@ -75,6 +75,11 @@ def test_another_size_comes_out():
     photos, labels = Augmentation((20, 10))(*a_batch(), seeds=seeds())
     assert photos.shape == (6, 3, 10, 20) and labels.shape == (6, 10, 20)
     assert set(labels.unique().tolist()) <= set(a_batch()[1].unique().tolist())
+    image_u8, label_ids = a_batch()  # the whole batch at once is what each picture alone is
+    for index, seed in enumerate(seeds()):
+        one = slice(index, index + 1)
+        alone = Augmentation((20, 10))(image_u8[one], label_ids[one], seeds=[seed])
+        assert torch.equal(photos[one], alone[0]) and torch.equal(labels[one], alone[1])
 
 
 def test_only_the_seeds_decide():

@@ -8,6 +8,7 @@ import gc
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pretended_graph
@@ -17,15 +18,15 @@ import torch.utils.backend_registration as registration
 from torch import nn
 
 import spade
-from spade import styles
-from spade import training as spade_training
+from spade import load_generator
 from spade.perceptual import PerceptualLoss
+from spade.semantics import label_codes
 from spade.styles import StyleClassifier, named_styles, style_labels
 from spade.training import Recipe, train_spade
 from utils import training
 from utils.augmentation import Augmentation
 from utils.cache import cached
-from utils.engine import graphs
+from utils.engine import graphs, precision_of_gpu
 from utils.files import PROJECT
 from utils.images import save_image
 from utils.painter.painting import draw_street, remove_class
@@ -34,6 +35,7 @@ from utils.pipeline import load_pipeline
 from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet
 from utils.training import balanced_weights, train
+from utils.weights import find_weights
 
 # (precision, is it on a GPU?)
 PRECISIONS = [("fp32", False), ("bf16", False)]
@@ -42,7 +44,7 @@ PRECISIONS += [pytest.param(x, True, marks=pytest.mark.gpu) for x in ("fp32", "b
 
 def test_a_training_that_is_over_holds_nothing(tmp_path, monkeypatch):
     """On a GPU that would be the memory of its graphs, until Python happens to look for it."""
-    pretended_graph.install(monkeypatch, training, spade_training, styles)
+    pretended_graph.install(monkeypatch)
     scenes = cached(open_scenes("toy", "train", size=(64, 64))[:4], tmp_path)
     segmenter = SegmentationNet("resnet18")
     generator = spade.SpadeGenerator(2, "normal", 3, (64, 64), 4)
@@ -55,7 +57,7 @@ def test_a_training_that_is_over_holds_nothing(tmp_path, monkeypatch):
         classifier = StyleClassifier(style_labels(scenes)[0], z_dim=3)
         train_spade(generator, judge, scenes, recipe, encoder, classifier=classifier)
         assert pretended_graph.PretendedGraph.made > 4
-        kinds = graphs.GraphedStep, graphs._Capture, graphs.Graph
+        kinds = graphs.Recorder, graphs._Capture, pretended_graph.PretendedGraph
         assert not [x for x in gc.get_objects() if type(x) in kinds]
     finally:
         gc.enable()
@@ -67,7 +69,7 @@ def trained_twice(monkeypatch, train, is_on_gpu):
     """What train() returns when its steps are graphs, and when they are not."""
     if not is_on_gpu:
         ordinary = train()
-        pretended_graph.install(monkeypatch, training, spade_training, styles)
+        pretended_graph.install(monkeypatch)
         graphed = train()
         assert pretended_graph.PretendedGraph.replays > 0
         return graphed, ordinary
@@ -175,11 +177,12 @@ def test_each_shape_has_a_capture_with_gradients_of_its_own(device):
         optimizer.step()
         return {"loss": loss.detach(), "after": layer(x).detach()}
 
-    def steps_of(layer, wrap=lambda step, _: step):
+    def steps_of(layer):
         optimizer = torch.optim.Adam(layer.parameters(), 0.1)
-        return wrap(functools.partial(step, layer, optimizer), [optimizer]), optimizer
+        return functools.partial(step, layer, optimizer), optimizer
 
-    graphed, optimizer = steps_of(layer, graphs.GraphedStep)
+    step_of_layer, optimizer = steps_of(layer)
+    graphed = graphs.graphed(step_of_layer, [optimizer], torch.device(device))
     plain, other = steps_of(same)
     results, expected = [], []
     for number in range(14):
@@ -208,7 +211,8 @@ def test_a_step_that_cannot_be_captured_is_named(device):
         optimizer.step()
         return loss.detach()
 
-    x, graphed = torch.ones(2, 3, device=device), graphs.GraphedStep(step, [optimizer])
+    x = torch.ones(2, 3, device=device)
+    graphed = graphs.graphed(step, [optimizer], x.device)
     for _ in range(graphs.WARMUP_CALLS):
         graphed(x)
     before = layer.weight.clone()
@@ -233,7 +237,8 @@ def test_an_interrupted_capture_is_ended(device):
             raise KeyboardInterrupt  # the Stop button, just then
         return loss.detach()
 
-    x, graphed = torch.ones(2, 3, device=device), graphs.GraphedStep(step, [optimizer])
+    x = torch.ones(2, 3, device=device)
+    graphed = graphs.graphed(step, [optimizer], x.device)
     for _ in range(graphs.WARMUP_CALLS):
         graphed(x)
     with pytest.raises(KeyboardInterrupt):
@@ -242,13 +247,44 @@ def test_an_interrupted_capture_is_ended(device):
     assert graphed(x).item() < before and torch.cuda.is_available() == (x + 1).is_cuda
 
 
+@torch.no_grad()
+def test_inference_by_graphs(device, monkeypatch):
+    monkeypatch.setenv("COURSE_RECORD", "all")
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(device).eval()
+    inputs = [torch.rand(count, 3, 5, 6, device=device) for count in (1, 2, 3)]
+    found, expected = [], []
+
+    def draw(network, x):
+        found.append(graphs.inferred(network, network, x))
+        expected.append(network(x))
+
+    for x in inputs * 2:
+        for _ in range(graphs.WARMUP_CALLS + 2):
+            draw(network, x)
+    network[0].weight.mul_(2)  # in place
+    draw(network, inputs[2])
+    network[0].weight = nn.Parameter(torch.ones_like(network[0].weight))
+    for number in range(2 * graphs.WARMUP_CALLS + 4):
+        with torch.autocast(device, torch.bfloat16, enabled=number % 2 == 1):
+            with torch.inference_mode(number % 4 < 2):
+                draw(network, inputs[0] / (1 + number))
+    assert found[-1].dtype == torch.bfloat16 and found[-2].dtype == torch.float32
+    torch.testing.assert_close(found, expected)  # no later call has overwritten a result
+    captures = graphs._RECORDERS[network]._captures
+    assert len(captures) == graphs.MAX_INFERENCES == 2
+    kept = weakref.ref(network)
+    del network, captures
+    gc.collect()
+    assert kept() is None
+
+
 def test_elsewhere_a_step_is_an_ordinary_function(monkeypatch):
     def step(x):
         return x
 
     assert graphs.graphed(step, [], torch.device("cpu")) is step
     graphed = graphs.graphed(step, [], torch.device("cuda"))
-    assert isinstance(graphed, graphs.GraphedStep)
+    assert isinstance(graphed.func, graphs.Recorder)
     with pytest.raises(TypeError, match="returned None: expected a tensor, or a tuple or dict"):
         graphs.copies(None)
     monkeypatch.setenv("COURSE_RECORD", "0")
@@ -266,6 +302,38 @@ def test_photo_to_photo_on_a_gpu_is_what_it_is_on_the_cpu():
     assert (one.generated_u8.cpu().int() - other.generated_u8.int()).abs().float().mean() < 1
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["toy", "streets"])
+def test_half_precision_and_graphs_on_a_gpu(name, monkeypatch):
+    monkeypatch.setenv("COURSE_RECORD", "all")
+    generator = load_generator(find_weights("generator", name)).cuda()
+    label_ids = open_scenes("toy", "val", size=generator.size)[0].label_ids
+    z = next(iter(generator.styles.values()))[None]
+    images = {}
+    for precision in ("exact", precision_of_gpu()):
+        draw = functools.partial(generator.synthesize, label_ids, z=z, precision=precision)
+        replayed = [draw() for _ in range(graphs.WARMUP_CALLS + 2)][-1]
+        with monkeypatch.context() as patch:
+            patch.setenv("COURSE_RECORD", "0")
+            assert (replayed.int() - draw().int()).abs().max() <= 1
+        images[precision] = replayed.float()
+    exact, half = images.values()
+    assert 10 * torch.log10(255**2 / (exact - half).square().mean()) >= 40
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_how_a_gpu_draws_in_half_precision(dtype):
+    """By autocast, on the CPU."""
+    generator = load_generator(find_weights("generator", "toy"))
+    codes = label_codes(open_scenes("toy", "val", size=generator.size)[0].label_ids)
+    exact = generator._drawn(torch.float32, codes)
+    with torch.autocast("cpu", dtype):
+        half = generator._drawn(dtype, codes)
+    assert half.dtype == dtype
+    assert 10 * torch.log10(4 / (exact - half.float()).square().mean()) >= 40  # dB
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     not hasattr(registration, "_setup_privateuseone_for_python_backend"),
@@ -276,7 +344,9 @@ def test_the_course_on_a_gpu(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(PROJECT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert {"moved", "pipeline", "segmentation", "generator"} <= set(done.stdout.split("\n"))
+    assert {"moved", "pipeline", "graphs", "segmentation", "generator"} <= set(
+        done.stdout.split("\n")
+    )
 
 
 def main(folder: Path) -> None:
@@ -288,6 +358,8 @@ def main(folder: Path) -> None:
     augment_on_the_cpu()
     photo_to_photo(folder)
     print("pipeline")
+    photo_to_photo_by_graphs()
+    print("graphs")
     train_a_segmentation_network(folder)
     print("segmentation")
     train_a_generator(folder)
@@ -330,6 +402,22 @@ def photo_to_photo(folder: Path) -> None:
     (folder / "photos").mkdir()
     save_image(scene.image_u8, folder / "photos" / "street.png")
     assert run_folder(pipeline, folder / "photos", folder / "out").new == 1
+
+
+def photo_to_photo_by_graphs() -> None:
+    pipeline = load_pipeline("toy", "toy")
+    scenes = open_scenes("toy", "val", size=pipeline.generator.size)
+    photos = [scenes[number].image_u8 for number in range(2)]
+    plain = [pipeline.run(image_u8) for image_u8 in photos]
+    with pytest.MonkeyPatch.context() as patch:
+        pretended_graph.install(patch)
+        # Two calls of the segmentation network in a run, one of the generator.
+        again = [pipeline.run(image_u8) for image_u8 in photos * (graphs.WARMUP_CALLS // 2 + 1)]
+        assert pretended_graph.PretendedGraph.made == 2
+        assert pretended_graph.PretendedGraph.replays >= 2
+    for one, other in zip(again[-2:], plain, strict=True):
+        for field in ("label_ids", "generated_u8", "generated_label_ids"):
+            assert torch.equal(getattr(one, field).cpu(), getattr(other, field).cpu())
 
 
 def train_a_segmentation_network(folder: Path) -> None:

@@ -273,7 +273,7 @@ def test_precision(generator):
     label_ids = random_label_ids(8, 8)
     exact, bf16 = (generator.synthesize(label_ids, precision=x).int() for x in ("exact", "bf16"))
     assert 0 < (exact - bf16).abs().float().mean() < 5
-    with pytest.raises(ValueError, match='precision is \'fp8\', expected "exact" or "bf16"'):
+    with pytest.raises(ValueError, match="precision is 'fp8': expected exact or bf16"):
         generator.synthesize(label_ids, precision="fp8")
 
 

@@ -67,18 +67,22 @@ class Augmentation:
         if len(seeds) != len(image_u8):
             raise ValueError(f"{len(image_u8)} pictures and {len(seeds)} seeds: expected as many.")
         batch, parts, mirrored = (image_u8, *maps), [], []
-        is_changed = self._draws_more or image_u8.shape[-2:] != self._size
         with torch.random.fork_rng(devices=[]):  # v2 draws from torch's global state only
             for index, seed in enumerate(seeds):
                 torch.default_generator.manual_seed(int(seed))
                 mirrored.append(torch.rand(()) < self._flip)
-                if is_changed:
-                    photo, *labels = (x[index : index + 1] for x in batch)
-                    wrapped = (tv_tensors.Image(photo), *(tv_tensors.Mask(ids) for ids in labels))
-                    changed = self._transform(*wrapped)
-                    parts.append(changed if labels else [changed])
-        if is_changed:
-            batch = [torch.cat([x.as_subclass(Tensor) for x in column]) for column in zip(*parts)]
+                if self._draws_more:
+                    parts.append(self._changed([x[index : index + 1] for x in batch]))
+        if self._draws_more:
+            batch = [torch.cat(column) for column in zip(*parts)]
+        elif image_u8.shape[-2:] != self._size:
+            batch = self._changed(batch)
         # All at once: picture by picture, launching the kernels takes longer than running them.
         mask = send(torch.stack(mirrored), image_u8.device)
         return tuple(torch.where(mask.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x) for x in batch)
+
+    def _changed(self, pixels: Sequence[Tensor]) -> list[Tensor]:
+        """Photos and their maps after one crop or none, at the final size, in changed colours."""
+        photo, *labels = pixels
+        changed = self._transform(tv_tensors.Image(photo), *map(tv_tensors.Mask, labels))
+        return [x.as_subclass(Tensor) for x in (changed if labels else [changed])]

@@ -16,7 +16,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from spade import Encoder, SpadeGenerator, load_encoder, load_generator
-from utils.engine.precision import warn_of_emulation
+from spade.generator import PRECISIONS
+from utils.engine.precision import half_precision, warn_of_emulation
 from utils.images import u8_to_pm1
 from utils.labels import check_label_ids
 from utils.progress import progress
@@ -24,7 +25,6 @@ from utils.published import PublishedNet, load_segmenter
 from utils.segmentation import SegmentationNet
 from utils.weights import find_weights
 
-PRECISIONS = ("exact", "bf16")  # of the generator
 PHOTO_STYLE = "photo"  # a photo's own style, beside the names that generator.style() knows
 
 
@@ -51,7 +51,7 @@ class Pipeline:
     Args:
         z: (1, z_dim) float, the style of all generated photos, see generator.style(); None is the
             mean style, and the only choice for a generator without a latent.
-        precision: the generator's, "exact" or "bf16".
+        precision: the generator's, see SpadeGenerator.synthesize(); on a GPU the segmenter's too.
         encoder: the one that the generator was trained with.  With it every photo that goes in is
             drawn in its own style, round after round; z is for maps that come without a photo.
     """
@@ -64,8 +64,7 @@ class Pipeline:
         precision: str = "exact",
         encoder: Encoder | None = None,
     ):
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision is {precision!r}: expected {' or '.join(PRECISIONS)}.")
+        generator.dtype_of(precision)  # raises ValueError
         self.segmenter, self.generator, self.encoder = segmenter, generator, encoder
         self.z, self.precision = z, precision
 
@@ -94,7 +93,7 @@ class Pipeline:
             check_label_ids(label_ids, "the map to start from")
             label_ids = label_ids.to(next(self.segmenter.parameters()).device, torch.uint8)
         elif image_u8 is not None:
-            label_ids = self.segmenter.predict(image_u8)
+            label_ids = self._predicted(image_u8)
         else:
             raise ValueError("There is nothing to start from: pass image_u8, label_ids, or both.")
         z = self.style_of(image_u8)
@@ -103,10 +102,15 @@ class Pipeline:
             generated_u8 = self.generator.synthesize(
                 label_ids, z=z, precision=self.precision, checked=True
             )
-            generated_label_ids = self.segmenter.predict(generated_u8)
+            generated_label_ids = self._predicted(generated_u8)
             results.append(PipelineResult(image_u8, label_ids, generated_u8, generated_label_ids))
             image_u8, label_ids = generated_u8, generated_label_ids
         return results
+
+    def _predicted(self, image_u8: Tensor) -> Tensor:
+        device = next(self.segmenter.parameters()).device
+        with half_precision(device, PRECISIONS[self.precision]):
+            return self.segmenter.predict(image_u8)
 
     @torch.no_grad()
     def style_of(self, image_u8: Tensor | None) -> Tensor | None:
@@ -159,6 +163,8 @@ def load_pipeline(
     if not path.suffix:
         path = find_weights("generator", str(generator))
     generator_net = load_generator(path).to(device)
+    if device.type != "cpu" and precision != "exact":  # the layout for half precision
+        segmenter_net.to(memory_format=torch.channels_last)
     z, encoder = None, None
     if style != PHOTO_STYLE:
         z = generator_net.style(style)

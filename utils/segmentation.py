@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utils.backbones import BACKBONES
+from utils.engine.graphs import inferred
 from utils.engine.precision import evaluation_mode
 from utils.images import u8_to_imagenet
 from utils.labels import NUM_LABELS
@@ -157,9 +158,12 @@ class SegmentationNet(nn.Module):
         """image_u8 (3, H, W) or (B, 3, H, W) -> label_ids (H, W) or (B, H, W) uint8, 0..33."""
         device = next(self.parameters()).device
         batch = image_u8 if image_u8.dim() == 4 else image_u8[None]
-        with evaluation_mode(self):
-            label_ids = self(batch.to(device)).argmax(1).to(torch.uint8)
+        label_ids = inferred(self, self._most_likely, batch.to(device))
         return label_ids if image_u8.dim() == 4 else label_ids[0]
+
+    def _most_likely(self, image_u8: Tensor) -> Tensor:
+        with evaluation_mode(self):
+            return self(image_u8).argmax(1).to(torch.uint8)
 
 
 def save_segmentation(

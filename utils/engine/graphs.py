@@ -1,6 +1,7 @@
-"""CUDA graphs for training steps, copies to a GPU that don't block, and constants on a device.
+"""CUDA graphs for training steps and inference, copies to a GPU that don't block, and constants.
 
     step = graphed(step, [optimizer], device)
+    result = inferred(network, function, x)
 
 A training step of a small network is thousands of short kernels, and launching them one by one
 takes longer than running them.  A CUDA graph records the kernels once and launches all of them
@@ -12,12 +13,14 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 WARMUP_CALLS = 3  # before the capture: cuDNN and cuBLAS pick their algorithms in these
+MAX_INFERENCES = 2  # captures of a network: each holds the memory of its intermediate results
 
 
 def send(x: Tensor, device: torch.device) -> Tensor:
@@ -34,62 +37,98 @@ def constant(values: tuple, device: torch.device) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=device)
 
 
-def graphed(step: Callable, optimizers: Sequence[Optimizer], device: torch.device) -> Callable:
-    """The same training step, on a GPU as a GraphedStep.
+def records(device: torch.device) -> bool:
+    """Whether kernels are recorded on it: on a GPU, unless the environment has COURSE_RECORD=0."""
+    return device.type == "cuda" and os.environ.get("COURSE_RECORD") != "0"
 
-    It is returned unchanged without a GPU, among several processes (they exchange gradients within
-    a step), and where the environment has COURSE_RECORD=0.
+
+def graphed(step: Callable, optimizers: Sequence[Optimizer], device: torch.device) -> Callable:
+    """The same training step by a Recorder; unchanged where nothing records(), and among several
+    processes, which exchange gradients within a step."""
+    is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if is_distributed or not records(device):
+        return step
+    return partial(Recorder(), step, optimizers)
+
+
+def inferred(network: nn.Module, function: Callable, *tensors: Tensor):
+    """Return function(*tensors), on a GPU by a Recorder if the environment has COURSE_RECORD=all.
+
+    It is not the default, because it has not been measured on a GPU yet (benchmarks/gpu.py does).
+    The weights are read where they lie: changed in place they are seen, and others are captured
+    anew.  Everything else that the function reads beside its tensors must stay the same.
 
     Args:
-        step: called with the tensors of a batch; see GraphedStep.
-        optimizers: whose step() it calls.
+        network: what the function computes with, in evaluation mode and without gradients, in the
+            precision of the caller's autocast.  It keeps the MAX_INFERENCES captures used last.
     """
-    is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if device.type != "cuda" or is_distributed or os.environ.get("COURSE_RECORD") == "0":
-        return step
-    return GraphedStep(step, optimizers)
+    device = tensors[0].device
+    if not records(device) or os.environ.get("COURSE_RECORD") != "all":
+        return function(*tensors)
+    tensors = [x.contiguous() for x in tensors]  # one capture for all layouts
+    recorder = _RECORDERS.setdefault(network, Recorder(MAX_INFERENCES))
+    half = torch.get_autocast_dtype(device.type), torch.is_autocast_enabled(device.type)
+    weights = (x.data_ptr() for x in (*network.parameters(), *network.buffers()))
+    # Of weights that an outer autocast has cached in half precision, a capture would read the
+    # memory after they are freed.
+    with torch.autocast(device.type, *half, cache_enabled=False):
+        return recorder(function, (), *tensors, kind=(*half, *weights))
 
 
-class GraphedStep:
-    """Calls a training step a few times, captures its kernels, and replays them from then on.
+class Recorder:
+    """Calls a step a few times, captures its kernels, and replays them from then on.
 
     Each shape of batch has a capture of its own.  An optimizer's step() is not captured, because
     learning rates change, and float16 skips some of these steps: the kernels before it, between
     two of them, and after the last are one graph each.
 
     Args:
+        most: captures that are kept, those used last; None keeps all.
+
+    Args of a call:
         step: a function of tensors that returns a tensor, or a tuple or dict of tensors; results
             are copies, which no later call changes.  What Python does in the step happens at the
             capture only: the step must not read a number from the GPU, send anything to it, or
             branch on a value.
         optimizers: whose step() it calls, all of them; it computes their gradients anew each time.
+        kind: what tells captures apart beside the shapes of the tensors.
 
     Raises RuntimeError if the step does what can't be captured, TypeError for other results.
 
     Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
     """
 
-    def __init__(self, step: Callable, optimizers: Sequence[Optimizer]):
-        self._step, self._optimizers = step, optimizers
-        self._calls: Counter = Counter()
-        self._captures: dict[tuple, _Capture] = {}
+    def __init__(self, most: int | None = None):
+        self._most, self._calls = most, Counter()
+        self._captures: dict[tuple, _Capture] = {}  # what was used last is last
 
-    def __call__(self, *tensors: Tensor):
-        shapes = tuple((x.shape, x.stride(), x.dtype) for x in tensors)
-        if self._calls[shapes] < WARMUP_CALLS:
-            self._calls[shapes] += 1
+    def __call__(
+        self, step: Callable, optimizers: Sequence[Optimizer], *tensors: Tensor, kind: tuple = ()
+    ):
+        kind = (*kind, *((x.shape, x.stride(), x.dtype) for x in tensors))
+        if self._calls[kind] < WARMUP_CALLS:
+            self._calls[kind] += 1
             with side_stream(tensors[0].device):
-                return copies(self._step(*tensors))
-        if shapes not in self._captures:
-            self._captures[shapes] = _Capture(self._step, self._optimizers, tensors)
-        return self._captures[shapes].replay(tensors)
+                return copies(step(*tensors))
+        capture = self._captures.pop(kind, None)
+        if capture is None:
+            if len(self._captures) == self._most:
+                oldest = next(iter(self._captures))
+                del self._captures[oldest], self._calls[oldest]
+            capture = _Capture(step, optimizers, tensors)
+        self._captures[kind] = capture
+        return capture.replay(tensors)
+
+
+_RECORDERS: WeakKeyDictionary[nn.Module, Recorder] = WeakKeyDictionary()
 
 
 class _Capture:
-    """The kernels of one step, as graphs with an optimizer's step between each two."""
+    """The kernels of one function, as graphs with an optimizer's step between each two."""
 
     def __init__(self, step: Callable, optimizers: Sequence[Optimizer], tensors: Sequence[Tensor]):
-        self.inputs = [x.clone() for x in tensors]
+        with torch.inference_mode(False):  # this call may be in it, and a later one not
+            self.inputs = [x.detach().clone() for x in tensors]
         self.graphs = [Graph()]
         self.updates: list[tuple[Optimizer, list]] = []
         # With these in place of step(), capturing changes no weight.
@@ -106,9 +145,9 @@ class _Capture:
                 if not isinstance(error, RuntimeError):
                     raise
                 raise RuntimeError(
-                    f"A training step could not be captured: {error}\nIf you have changed the "
-                    "step, so that it prints a number or sends something to the GPU, train without "
-                    'graphs: os.environ["COURSE_RECORD"] = "0".'
+                    f"A step could not be captured: {error}\nIf you have changed it, so that it "
+                    "prints a number or sends something to the GPU, or if the GPU's memory is too "
+                    'small, work without graphs: os.environ["COURSE_RECORD"] = "0".'
                 ) from error
 
     def _cut(self, optimizer: Optimizer) -> None:
@@ -160,7 +199,7 @@ def copies(results):
     if isinstance(results, (tuple, list)):
         return tuple(copies(result) for result in results)
     raise TypeError(
-        f"A training step returned {results!r}: expected a tensor, or a tuple or dict of tensors."
+        f"A step returned {results!r}: expected a tensor, or a tuple or dict of tensors."
     )
 
 

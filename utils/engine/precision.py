@@ -38,8 +38,14 @@ def restored(accelerator: Accelerator, networks: Sequence[nn.Module], optimizers
             optimizer.zero_grad()
 
 
+def half_precision(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Autocast to a 16-bit dtype on a GPU; with float32, and on every CPU, autocast is off."""
+    is_half = dtype != torch.float32
+    return torch.autocast(device.type, dtype if is_half else None, is_half and device.type != "cpu")
+
+
 def precision_of_gpu() -> str:
-    """The precision to train in on this machine's GPU, or without one: "bf16", "fp16" or "fp32".
+    """The precision to take on this machine's GPU, or without one: "bf16", "fp16" or "fp32".
 
     A T4, and all that are older than 2020, have no bfloat16 instructions.
     """
