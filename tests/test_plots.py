@@ -158,6 +158,9 @@ def test_the_history(pictures):
     for axis in (losses, scores):  # one line between the toy streets and CamVid
         assert [list(line.get_xdata()) for line in axis.lines[2:]] == [[2.5, 2.5]]
     assert (pictures / "history.jpg").is_file()
+    plt.close("all")
+    show_history(history, restarts=[1])
+    assert [list(x.get_xdata()) for x in the_figure().axes[0].lines[2:]] == [[2.5, 2.5], [1.5, 1.5]]
 
 
 def test_class_shares():

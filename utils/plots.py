@@ -144,7 +144,7 @@ def show_legend(label_ids: torch.Tensor, colors: torch.Tensor = COLORS) -> None:
         x, y = place % 6, place // 6
         color = (colors[label] / 255).tolist()
         axis.add_patch(plt.Rectangle((x + 0.02, y + 0.15), 0.16, 0.7, color=color))
-        axis.text(x + 0.22, y + 0.5, f"{label} {NAMES[label]}", va="center", fontsize=10)
+        axis.text(x + 0.22, y + 0.5, f"{label} {NAMES[label]}", va="center", fontsize=9)
 
 
 def show_class_shares(label_ids: torch.Tensor, name: str | None = None) -> None:
@@ -162,10 +162,15 @@ def show_class_shares(label_ids: torch.Tensor, name: str | None = None) -> None:
     _save(figure, name, tight=True)
 
 
-def show_history(history: dict[str, list], name: str | None = None) -> None:
+def show_history(
+    history: dict[str, list], restarts: Sequence[int] = (), name: str | None = None
+) -> None:
     """Training and validation loss, and validation mIoU and accuracy, over the epochs.
 
     A line marks where training went on with other scenes, see utils.training.train.
+
+    Args:
+        restarts: numbers of epochs after which another stage began, which are marked as well.
     """
     epochs = range(1, len(history["train_loss"]) + 1)
     figure, (losses, scores) = plt.subplots(1, 2, figsize=(FIGURE_WIDTH, 3))
@@ -179,7 +184,7 @@ def show_history(history: dict[str, list], name: str | None = None) -> None:
     changes = [i for i in range(1, len(trained_on)) if trained_on[i] != trained_on[i - 1]]
     for axis in (losses, scores):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        for change in changes:
+        for change in [*changes, *restarts]:
             axis.axvline(change + 0.5, color="gray", linestyle="--", linewidth=1)
         axis.legend()
         axis.grid(alpha=0.3)
@@ -222,7 +227,8 @@ def show_curves(
             seed 0", share a colour, and one entry of the legend.
         first: the number of the first value.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(FIGURE_WIDTH, 3), squeeze=False)
+    width = FIGURE_WIDTH * (1 if len(panels) > 1 else 0.6)
+    figure, axes = plt.subplots(1, len(panels), figsize=(width, 2.6), squeeze=False)
     groups = list(dict.fromkeys(x.split(",")[0] for curves in panels.values() for x in curves))
     for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
         named = set()
@@ -250,7 +256,7 @@ def show_confusion(counts: dict[str, Sequence[float]], name: str | None = None) 
     rows = torch.tensor(list(counts.values())).double()  # (classes, 34)
     others = rows.sum(1) - rows[:, own].sum(1)
     shares = torch.cat([rows[:, own], others[:, None]], 1) / rows.sum(1, keepdim=True) * 100
-    figure, axis = plt.subplots(figsize=(FIGURE_WIDTH * 0.8, 0.4 * len(own) + 1.3))
+    figure, axis = plt.subplots(figsize=(FIGURE_WIDTH * 0.7, 0.32 * len(own) + 1.2))
     axis.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100, aspect="auto")
     for y, row in enumerate(shares.tolist()):
         for x, share in enumerate(row):
@@ -276,9 +282,10 @@ def show_models(rows: Sequence[dict], name: str | None = None) -> None:
         speeds, scores = ([row[key] for row in own] for key in ("pictures_a_second", "miou"))
         axis.plot(speeds, scores, "-", alpha=0.3)
         axis.scatter(speeds, scores, [row["parameters"] / 2e5 for row in own], label=head)
-        for place, (row, *point) in enumerate(zip(own, speeds, scores, strict=True)):
-            beside = (0, -16 if place % 2 else 8)  # in turn above and below: points lie close
-            axis.annotate(row["backbone"], point, beside, textcoords="offset points", ha="center")
+        # The first head's names at the right, all others' below: points lie close.
+        beside, side = ((9, -4), "left") if head == rows[0]["head"] else ((0, -19), "center")
+        for row, *point in zip(own, speeds, scores, strict=True):
+            axis.annotate(row["backbone"], point, beside, textcoords="offset points", ha=side)
     axis.margins(0.2)
     axis.set(xlabel="pictures a second", ylabel="mIoU")
     axis.legend(title="head")
