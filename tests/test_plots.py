@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from utils import plots
-from utils.diagrams import Box, show_diagram
+from utils.diagrams import Box, show_diagram, show_fcn, show_training_step
 from utils.images import read_image
 from utils.labels import COLORS, label_ids_to_colors
 from utils.plots import (
@@ -123,6 +123,15 @@ def test_a_diagram_has_its_boxes_and_arrows():
     assert texts == ["photo", "network", "map", "scores"] and len(axis.patches) == 3
 
 
+@pytest.mark.parametrize(
+    "draw, boxes, first", [(show_training_step, 7, "photo"), (show_fcn, 17, "photo\nstride 1")]
+)
+def test_diagrams_of_the_segmentation_network(draw, boxes, first):
+    draw()
+    (axis,) = the_figure().axes
+    assert len(axis.patches) == boxes and axis.texts[0].get_text() == first
+
+
 def test_the_legend_names_what_occurs_largest_first():
     show_legend(torch.stack([LABEL_IDS, LABEL_IDS]))
     (axis,) = the_figure().axes
@@ -149,14 +158,55 @@ def test_the_history(pictures):
     for axis in (losses, scores):  # one line between the toy streets and CamVid
         assert [list(line.get_xdata()) for line in axis.lines[2:]] == [[2.5, 2.5]]
     assert (pictures / "history.jpg").is_file()
+    plt.close("all")
+    show_history(history, restarts=[1])
+    assert [list(x.get_xdata()) for x in the_figure().axes[0].lines[2:]] == [[2.5, 2.5], [1.5, 1.5]]
 
 
 def test_class_shares():
     plots.show_class_shares(LABEL_IDS)
     (axis,) = the_figure().axes
     assert [label.get_text() for label in axis.get_xticklabels()] == ["road", "car", "sky"]
-    assert [bar.get_height() for bar in axis.patches] == pytest.approx([3 / 6, 2 / 6, 1 / 6])
-    assert axis.get_yscale() == "log"
+    assert [bar.get_height() for bar in axis.patches] == pytest.approx([50, 100 / 3, 100 / 6])
+    assert [text.get_text() for text in axis.texts] == ["50.0", "33.3", "16.7"]
+
+
+def test_who_moves_has_colours_of_its_own_and_all_else_is_grey(pictures):
+    ids = torch.tensor(plots.TRAFFIC_IDS)
+    colors = plots.traffic_colors(torch.cat([ids, torch.tensor([7, 11])])[None])[:, 0].T.int()
+    distances = (colors[:10, None] - colors[None, :11]).abs().sum(-1)
+    assert distances[~torch.eye(10, 11, dtype=torch.bool)].min() > 60
+    assert colors[10:].tolist() == [[225] * 3] * 2
+    show_legend(ids, plots.TRAFFIC_COLORS)
+    (axis,) = the_figure().axes
+    assert axis.patches[0].get_facecolor()[:3] == pytest.approx((colors[0] / 255).tolist())
+    assert axis.texts[0].get_text() == "24 person"
+
+
+def test_curves_that_agree_up_to_a_comma_share_a_colour():
+    plots.show_curves(
+        {"loss": {"a, seed 0": [3, 2], "a, seed 1": [3, 1], "b": [2, 2]}, "mIoU": {"b": [0, 1]}},
+        "round",
+        "value",
+        first=0,
+    )
+    losses, miou = the_figure().axes
+    assert [line.get_color() for line in losses.lines] == ["C0", "C0", "C1"]
+    assert [text.get_text() for text in losses.get_legend().texts] == ["a", "b"]
+    assert [list(line.get_ydata()) for line in losses.lines] == [[3, 2], [3, 1], [2, 2]]
+    assert miou.lines[0].get_color() == "C1" and list(miou.lines[0].get_xdata()) == [0, 1]
+    assert miou.get_title() == "mIoU"
+
+
+def test_confusion_in_per_cent_of_each_row():
+    counts = {"car": [0] * 34, "bus": [0] * 34}
+    counts["car"][26], counts["car"][7] = 30, 10  # 7, the road, is no class of the matrix
+    counts["bus"][26], counts["bus"][28] = 1, 1
+    plots.show_confusion(counts)
+    (axis,) = the_figure().axes
+    assert [text.get_text() for text in axis.texts] == ["75", "0", "25", "50", "50", "0"]
+    assert [x.get_text() for x in axis.get_xticklabels()] == ["car", "bus", "others"]
+    assert [y.get_text() for y in axis.get_yticklabels()] == ["car (40 pixels)", "bus (2 pixels)"]
 
 
 def test_class_scores():

@@ -68,3 +68,48 @@ def show_diagram(
             middle = (tail[0] + tip[0]) / 2, (tail[1] + tip[1]) / 2
             background = {"fc": "white", "ec": "none", "pad": 1}
             axis.text(*middle, label[0], ha="center", va="center", fontsize=9, bbox=background)
+
+
+def show_training_step() -> None:
+    """One step of training: forward, loss, backward, step."""
+    boxes = {
+        "photo": Box(0, 0, "photo"),
+        "network": Box(1.2, 0, "network\n(weights)", "learns"),
+        "scores": Box(2.4, 0, "scores of\n34 labels"),
+        "loss": Box(3.6, 0, "loss\n(one number)", "loss"),
+        "map": Box(4.8, 0, "true\nlabel map"),
+        "gradients": Box(2.9, 1.1, "a gradient for\neach weight", "loss", 1.0),
+        "optimizer": Box(1.2, 1.1, "optimizer\n(Adam)", "fixed"),
+    }
+    arrows = [
+        ("photo", "network"),
+        ("network", "scores", "1 forward"),
+        ("scores", "loss"),
+        ("map", "loss"),
+        ("loss", "gradients", "2 backward"),
+        ("gradients", "optimizer"),
+        ("optimizer", "network", "3 step"),
+    ]
+    show_diagram(boxes, arrows)
+
+
+def show_fcn() -> None:
+    """The FCN of notebook 02: an encoder, a 1x1 convolution at each stride, scores added up."""
+    strides = (2, 4, 8, 16, 32)
+    boxes = {"photo": Box(0, 0, "photo\nstride 1"), "map": Box(0, 2.2, "scores\nof all pixels")}
+    arrows = []
+    for x, stride in enumerate(strides, 1):
+        boxes |= {
+            f"features {stride}": Box(x, 0, f"features\nstride {stride}", "learns"),
+            f"score {stride}": Box(x, 1.1, "1x1\nconvolution", "learns"),
+            f"sum {stride}": Box(x, 2.2, f"scores\nstride {stride}"),
+        }
+        before = f"features {stride // 2}" if x > 1 else "photo"
+        below = f"sum {stride // 2}" if x > 1 else "map"
+        arrows += [
+            (before, f"features {stride}"),
+            (f"features {stride}", f"score {stride}"),
+            (f"score {stride}", f"sum {stride}", "" if stride == 32 else "+"),
+            (f"sum {stride}", below, "x2"),
+        ]
+    show_diagram(boxes, [arrow if arrow[-1] else arrow[:2] for arrow in arrows])

@@ -12,12 +12,31 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from utils.files import PROJECT, copy_may_fail, write_atomically
-from utils.labels import BENCHMARK_IDS, COLORS, NAMES, label_counts, label_ids_to_colors
+from utils.labels import (
+    BENCHMARK_IDS,
+    COLORS,
+    ID,
+    NAMES,
+    label_counts,
+    label_ids_to_colors,
+)
 
 PICTURES = PROJECT / "out" / "pictures"
 DPI = 100
 FIGURE_WIDTH = 11  # inches, which is about the width of a notebook's column
 MARGIN = 0.3  # inches, for the names of the rows
+
+# Who moves on a street, in colours that can be told apart: in the official ones car, truck, bus,
+# train, caravan and trailer are six dark blues.
+TRAFFIC = {
+    "person": (220, 20, 60), "rider": (255, 140, 0), "bicycle": (150, 75, 0),
+    "motorcycle": (240, 90, 200), "car": (30, 100, 220), "truck": (120, 40, 160),
+    "bus": (0, 150, 130), "train": (20, 20, 20), "caravan": (130, 200, 40),
+    "trailer": (250, 210, 40),
+}  # fmt: skip
+TRAFFIC_IDS = tuple(ID[name] for name in TRAFFIC)
+TRAFFIC_COLORS = torch.full_like(COLORS, 225)  # (34, 3) RGB, all else light grey
+TRAFFIC_COLORS[list(TRAFFIC_IDS)] = torch.tensor(list(TRAFFIC.values()), dtype=torch.uint8)
 
 
 def setup_notebook() -> None:
@@ -104,8 +123,17 @@ def instance_colors(instance_ids: torch.Tensor) -> torch.Tensor:
     return (colors * 255).to(torch.uint8)[places].permute(2, 0, 1)
 
 
-def show_legend(label_ids: torch.Tensor) -> None:
-    """The colours and names of the labels that occur in a map or in several, largest first."""
+def traffic_colors(label_ids: torch.Tensor) -> torch.Tensor:
+    """Colour who moves on a street, (H, W), as TRAFFIC_COLORS does -> image_u8 (3, H, W)."""
+    return TRAFFIC_COLORS[label_ids.long().cpu()].permute(2, 0, 1)
+
+
+def show_legend(label_ids: torch.Tensor, colors: torch.Tensor = COLORS) -> None:
+    """The colours and names of the labels that occur in a map or in several, largest first.
+
+    Args:
+        colors: (34, 3) RGB, a colour for each label.
+    """
     present = list(label_counts(label_ids))
     lines = -(-len(present) // 6)
     figure, axis = plt.subplots(figsize=(FIGURE_WIDTH, 0.32 * lines))
@@ -114,28 +142,35 @@ def show_legend(label_ids: torch.Tensor) -> None:
     axis.set_axis_off()
     for place, label in enumerate(present):
         x, y = place % 6, place // 6
-        color = (COLORS[label] / 255).tolist()
+        color = (colors[label] / 255).tolist()
         axis.add_patch(plt.Rectangle((x + 0.02, y + 0.15), 0.16, 0.7, color=color))
-        axis.text(x + 0.22, y + 0.5, f"{label} {NAMES[label]}", va="center", fontsize=10)
+        axis.text(x + 0.22, y + 0.5, f"{label} {NAMES[label]}", va="center", fontsize=9)
 
 
 def show_class_shares(label_ids: torch.Tensor, name: str | None = None) -> None:
-    """A bar for each label that occurs in the maps, on a logarithmic scale, largest first."""
+    """A bar for each label that occurs in the maps, largest first, with its share in per cent."""
     counts = label_counts(label_ids)
-    shares = [count / label_ids.numel() for count in counts.values()]
+    shares = [100 * count / label_ids.numel() for count in counts.values()]
     figure, axis = plt.subplots(figsize=(FIGURE_WIDTH, 3.2))
     colors = (COLORS[list(counts)] / 255).numpy()
-    axis.bar(range(len(counts)), shares, color=colors, edgecolor="gray")
-    axis.set(yscale="log", ylabel="share of pixels")
+    bars = axis.bar(range(len(counts)), shares, color=colors, edgecolor="gray")
+    axis.bar_label(bars, [f"{x:.1f}" if x >= 0.05 else "<0.1" for x in shares], fontsize=8)
+    axis.set(ylabel="% of the pixels")
+    axis.margins(y=0.12)
     axis.set_xticks(range(len(counts)), [NAMES[i] for i in counts], rotation=60, ha="right")
     axis.grid(axis="y", alpha=0.3)
     _save(figure, name, tight=True)
 
 
-def show_history(history: dict[str, list], name: str | None = None) -> None:
+def show_history(
+    history: dict[str, list], restarts: Sequence[int] = (), name: str | None = None
+) -> None:
     """Training and validation loss, and validation mIoU and accuracy, over the epochs.
 
     A line marks where training went on with other scenes, see utils.training.train.
+
+    Args:
+        restarts: numbers of epochs after which another stage began, which are marked as well.
     """
     epochs = range(1, len(history["train_loss"]) + 1)
     figure, (losses, scores) = plt.subplots(1, 2, figsize=(FIGURE_WIDTH, 3))
@@ -149,7 +184,7 @@ def show_history(history: dict[str, list], name: str | None = None) -> None:
     changes = [i for i in range(1, len(trained_on)) if trained_on[i] != trained_on[i - 1]]
     for axis in (losses, scores):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        for change in changes:
+        for change in [*changes, *restarts]:
             axis.axvline(change + 0.5, color="gray", linestyle="--", linewidth=1)
         axis.legend()
         axis.grid(alpha=0.3)
@@ -178,6 +213,62 @@ def show_class_scores(scores: dict[str, dict[str, float]], name: str | None = No
     _save(figure, name, tight=True)
 
 
+def show_curves(
+    panels: dict[str, dict[str, Sequence[float]]],
+    xlabel: str,
+    ylabel: str,
+    first: int = 1,
+    name: str | None = None,
+) -> None:
+    """Named curves, a panel for each group of them.
+
+    Args:
+        panels: title -> label -> values.  Labels that agree up to a comma, such as "ImageNet,
+            seed 0", share a colour, and one entry of the legend.
+        first: the number of the first value.
+    """
+    width = FIGURE_WIDTH * (1 if len(panels) > 1 else 0.6)
+    figure, axes = plt.subplots(1, len(panels), figsize=(width, 2.6), squeeze=False)
+    groups = list(dict.fromkeys(x.split(",")[0] for curves in panels.values() for x in curves))
+    for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
+        named = set()
+        for label, values in curves.items():
+            group = label.split(",")[0]
+            steps = range(first, first + len(values))
+            shown = {"color": f"C{groups.index(group)}", "markersize": 3}
+            axis.plot(steps, values, "o-", label=None if group in named else group, **shown)
+            named.add(group)
+        axis.set(title=title, xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.legend()
+        axis.grid(alpha=0.3)
+    _save(figure, name, tight=True)
+
+
+def show_confusion(counts: dict[str, Sequence[float]], name: str | None = None) -> None:
+    """What the pixels of some classes are taken for, in per cent of each class's pixels.
+
+    Args:
+        counts: class -> how many of its pixels were predicted as each of the 34 labels.  Labels
+            that are no such class are added up as "others".
+    """
+    own = [ID[label] for label in counts]
+    rows = torch.tensor(list(counts.values())).double()  # (classes, 34)
+    others = rows.sum(1) - rows[:, own].sum(1)
+    shares = torch.cat([rows[:, own], others[:, None]], 1) / rows.sum(1, keepdim=True) * 100
+    figure, axis = plt.subplots(figsize=(FIGURE_WIDTH * 0.7, 0.32 * len(own) + 1.2))
+    axis.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    for y, row in enumerate(shares.tolist()):
+        for x, share in enumerate(row):
+            color = "white" if share > 55 else "black"
+            axis.text(x, y, f"{share:.0f}", ha="center", va="center", fontsize=9, color=color)
+    axis.set_xticks(range(len(own) + 1), [*counts, "others"], rotation=40, ha="right")
+    pixels = [f"{label} ({int(n):,} pixels)" for label, n in zip(counts, rows.sum(1))]
+    axis.set_yticks(range(len(own)), pixels)
+    axis.set(xlabel="predicted", ylabel="true")
+    _save(figure, name, tight=True)
+
+
 def show_models(rows: Sequence[dict], name: str | None = None) -> None:
     """Speed and mIoU of networks: a point for each, as large as its number of parameters.
 
@@ -191,9 +282,10 @@ def show_models(rows: Sequence[dict], name: str | None = None) -> None:
         speeds, scores = ([row[key] for row in own] for key in ("pictures_a_second", "miou"))
         axis.plot(speeds, scores, "-", alpha=0.3)
         axis.scatter(speeds, scores, [row["parameters"] / 2e5 for row in own], label=head)
-        for place, (row, *point) in enumerate(zip(own, speeds, scores, strict=True)):
-            beside = (0, -16 if place % 2 else 8)  # in turn above and below: points lie close
-            axis.annotate(row["backbone"], point, beside, textcoords="offset points", ha="center")
+        # The first head's names at the right, all others' below: points lie close.
+        beside, side = ((9, -4), "left") if head == rows[0]["head"] else ((0, -19), "center")
+        for row, *point in zip(own, speeds, scores, strict=True):
+            axis.annotate(row["backbone"], point, beside, textcoords="offset points", ha=side)
     axis.margins(0.2)
     axis.set(xlabel="pictures a second", ylabel="mIoU")
     axis.legend(title="head")
