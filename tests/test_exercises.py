@@ -95,10 +95,11 @@ def cases():
     ]
     one = solution("01", "contrast edges_by_hand", photos_u8=random, maps=maps)
     two = solution("02", "iou with_stride balanced", network=network)
-    three = solution("03", "block_by_hand by_table")
+    three = solution("03", "block_by_hand with_instance_norm")
     (blind,) = solution("04", "blind", generator=generator)
     soften, look_twice = solution("05", "soften look_twice")
     (evening_in,) = solution("06", "evening_in", bundled=generator)
+    (by_table,) = solution("08", "by_table")
     size = {"width": width, "height": height, "generator": generator}
     plant, paint_twice, between = solution("07", "plant paint_twice between", **size)
     return {
@@ -120,6 +121,7 @@ def cases():
         "07.3": (plant, empty_ids),
         "07.4": (paint_twice, empty_ids),
         "07.5": (between, generator, empty_ids, painting.label_ids),
+        "08.3": (by_table,),
     }
 
 

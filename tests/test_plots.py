@@ -10,8 +10,17 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
+from spade.generator import SpadeBlock, SpadeGenerator
 from utils import plots
-from utils.diagrams import Box, show_diagram, show_fcn, show_training_step
+from utils.diagrams import (
+    Box,
+    show_diagram,
+    show_fcn,
+    show_generator,
+    show_spade_block,
+    show_spade_layer,
+    show_training_step,
+)
 from utils.images import read_image
 from utils.labels import COLORS, label_ids_to_colors
 from utils.plots import (
@@ -275,3 +284,32 @@ def test_class_rounds(pictures):
     plt.close("all")
     plots.show_class_rounds({"a": shares}, classes=1)  # the one that changes most
     assert [label.get_text() for label in the_figure().axes[0].get_yticklabels()] == ["car"]
+
+
+def texts_of_the_diagram():
+    (axis,) = the_figure().axes
+    return [text.get_text() for text in axis.texts if text.get_text()]
+
+
+def test_the_diagram_of_a_spade_layer_follows_its_forward():
+    show_spade_layer()
+    texts = texts_of_the_diagram()
+    assert [text for text in texts if "gamma" in text or "hidden" in text] == [
+        "times\n(1 + gamma)", "3x3 convolution:\ngamma (C, h, w)",
+        "3x3 convolution, ReLU:\nhidden layer",
+    ]  # fmt: skip
+
+
+def test_the_diagram_of_a_block_names_its_modules():
+    show_spade_block()
+    texts = " ".join(texts_of_the_diagram())
+    modules = dict(SpadeBlock(4, 2, hidden=2).named_children())
+    assert len(modules) == 6 and all(name in texts for name in modules)
+
+
+def test_the_diagram_of_a_generator_has_its_sizes_and_channels():
+    show_generator(SpadeGenerator(4, "normal", None, (64, 32), 2, max_channels=16))
+    texts = texts_of_the_diagram()
+    assert texts[:2] == ["fc: 3x3\nconvolution\n2x1", "map\n2x1"]
+    assert "head_0\n2x1\n16 ch." in texts and "up_3\n64x32\n4 ch." in texts
+    assert texts.count("map\n64x32") == 1 and texts[-1] == "3x3 conv.,\ntanh:\nimage"

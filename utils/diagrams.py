@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
+from torch import nn
 
 from utils.plots import FIGURE_WIDTH
 
@@ -113,3 +114,65 @@ def show_fcn() -> None:
             (f"sum {stride}", below, "x2"),
         ]
     show_diagram(boxes, [arrow if arrow[-1] else arrow[:2] for arrow in arrows])
+
+
+def show_spade_layer() -> None:
+    """Draw a SPADE layer: what happens to the features, and what comes from the label map."""
+    boxes = {
+        "x": Box(0, 0, "features x\n(C, h, w)"),
+        "norm": Box(1.2, 0, "batch norm:\nmean 0, deviation 1", "fixed", 1.1),
+        "scale": Box(2.6, 0, "times\n(1 + gamma)", "fixed"),
+        "shift": Box(3.8, 0, "plus\nbeta", "fixed"),
+        "out": Box(5, 0, "features\n(C, h, w)"),
+        "gamma": Box(2.6, 1, "3x3 convolution:\ngamma (C, h, w)", "learns", 1.1),
+        "beta": Box(3.8, 1, "3x3 convolution:\nbeta (C, h, w)", "learns", 1.1),
+        "hidden": Box(3.2, 2, "3x3 convolution, ReLU:\nhidden layer", "learns", 1.4),
+        "map": Box(1.2, 2, "label map, shrunk to h x w:\n36 planes", "data", 1.5),
+    }
+    ways = "x norm, norm scale, scale shift, shift out, map hidden, hidden gamma, hidden beta, "
+    show_diagram(boxes, _arrows(ways + "gamma scale, beta shift"))
+
+
+def show_spade_block() -> None:
+    """Draw a residual block of the generator: two SPADE layers and convolutions, and a shortcut."""
+    boxes = {
+        "x": Box(0, 0.5, "features x"),
+        "norm_0": Box(1.1, 1, "SPADE\nnorm_0", "learns"),
+        "conv_0": Box(2.2, 1, "leaky ReLU,\n3x3: conv_0", "learns"),
+        "norm_1": Box(3.3, 1, "SPADE\nnorm_1", "learns"),
+        "conv_1": Box(4.4, 1, "leaky ReLU,\n3x3: conv_1", "learns"),
+        "sum": Box(5.5, 0.5, "sum", "fixed"),
+        "shortcut": Box(
+            2.75, 0, "shortcut: x itself, or, if the number of channels changes,\n"
+            "SPADE (norm_s) and a 1x1 convolution (conv_s)", "learns", 3.2,
+        ),
+        "map": Box(2.2, 2, "label map"),
+    }  # fmt: skip
+    ways = "x norm_0, norm_0 conv_0, conv_0 norm_1, norm_1 conv_1, conv_1 sum, x shortcut, "
+    show_diagram(boxes, _arrows(ways + "shortcut sum, map norm_0, map norm_1"))
+
+
+def show_generator(generator: nn.Module) -> None:
+    """Draw a generator: its blocks with their sizes and channels, and the map that each one sees.
+
+    Args:
+        generator: a SpadeGenerator without a latent.
+    """
+    width, height = (side // generator.factor for side in generator.size)
+    first = f"fc: 3x3\nconvolution\n{width}x{height}"
+    boxes = {"start": Box(0, 0, first, "learns"), "map": Box(0, 1, f"map\n{width}x{height}")}
+    arrows, before = [("map", "start")], "start"
+    for column, (name, enlargement) in enumerate(generator.enlargements.items(), 1):
+        width, height = width * enlargement, height * enlargement
+        channels = len(getattr(generator, name).conv_1.bias)
+        boxes[name] = Box(column, 0, f"{name}\n{width}x{height}\n{channels} ch.", "learns")
+        boxes[f"map {name}"] = Box(column, 1, f"map\n{width}x{height}")
+        arrows += [(before, name), (f"map {name}", name)]
+        before = name
+    boxes["image"] = Box(len(boxes) // 2, 0, "3x3 conv.,\ntanh:\nimage", "learns")
+    show_diagram(boxes, [*arrows, (before, "image")])
+
+
+def _arrows(ways: str) -> list[tuple[str, str]]:
+    """Read "a b, b c" as arrows from a to b and from b to c."""
+    return [tuple(way.split()) for way in ways.split(", ")]

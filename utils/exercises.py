@@ -5,6 +5,7 @@ is kept as a hash; an answer that depends on the reader's data is computed from 
 called with small inputs, and its results are compared with those of the project's own code.
 """
 
+import copy
 import hashlib
 import json
 import math
@@ -255,6 +256,19 @@ def _is_block(block_by_hand: Callable) -> bool:
 
 
 @torch.no_grad()
+def _normalises_instances(with_instance_norm: Callable) -> bool:
+    generator = _with_random_statistics(spade.SpadeGenerator(2, "normal", None, (64, 64), hidden=4))
+    planes = spade.semantics(torch.arange(64)[:, None].expand(64, 64) // 2)
+    before, expected = generator(planes), copy.deepcopy(generator)
+    for layer in expected.modules():
+        if isinstance(layer, SPADE):
+            layer.param_free_norm = nn.InstanceNorm2d(layer.param_free_norm.num_features)
+    changed = with_instance_norm(generator)
+    is_kept = torch.equal(generator(planes), before)
+    return is_kept and _close(changed(planes), expected(planes))
+
+
+@torch.no_grad()
 def _is_table(by_table: Callable) -> bool:
     layer = _with_random_statistics(SPADE(channels=4, hidden=5))
     label_ids = torch.full((48, 64), ID["road"], dtype=torch.uint8)
@@ -389,7 +403,9 @@ EXERCISES = {
         FUNCTION, "norm, leaky ReLU of slope 0.2, convolution; twice; plus the shortcut", _is_block
     ),
     "03.4": Exercise(
-        FUNCTION, "table[row_of] is (B, H, W, C), x is (B, C, H, W): permute one of them", _is_table
+        FUNCTION,
+        "copy.deepcopy; then for each SPADE in modules() another param_free_norm",
+        _normalises_instances,
     ),
     "04.1": Exercise(TRUTH, "is anything drawn at random on the way?", "4c0d723db4ea9b9a"),
     "04.2": Exercise(
@@ -421,5 +437,12 @@ EXERCISES = {
     ),
     "07.5": Exercise(
         FUNCTION, "call the generator itself, without gradients; then pm1_to_u8()", _is_between
+    ),
+    "08.1": Exercise(NUMBER, "corners, sides and the inside", "19c88fca5d19ce54"),
+    "08.2": Exercise(
+        PAIR, "nine tenths of the old value, one tenth of the new one", "72d03b6b0b1e75cd"
+    ),
+    "08.3": Exercise(
+        FUNCTION, "table[row_of] is (B, H, W, C), x is (B, C, H, W): permute one of them", _is_table
     ),
 }
