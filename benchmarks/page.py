@@ -8,6 +8,7 @@ what is kept in benchmarks/page.txt, and which of the promised times are met.
 """
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -81,11 +82,12 @@ def main() -> None:
             version = context.browser.version
         openings = [first_picture(browser, url) for _ in range(arguments.openings)]
         seconds = strokes(browser, url, arguments.strokes)
-        weights = sum(path.stat().st_size for path in Path(folder).glob("generators/*_toy.*"))
+        site = json.loads((Path(folder) / "site.json").read_text(encoding="utf-8"))
+        generator = site["generators"][0]  # the one that the page opens with
     print(machine())
     print(f"Chromium {version}, onnxruntime-web {RUNTIME_VERSION}, WebAssembly, one thread")
     print(f"what else runs on the machine: a load of {load:.1f}\n")
-    print(f"the generator's file: {weights / 1e6:.2f} MB")
+    print(f'the generator "{generator["title"]}": a file of {generator["bytes"] / 1e6:.2f} MB')
     print(
         f"opened without a cache, to the first picture: median of {len(openings)} "
         f"{median(openings):.2f} s, slowest {max(openings):.2f} s (at most {FIRST:g})"

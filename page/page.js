@@ -172,22 +172,13 @@ async function main() {
 
   const brushes = site.brushes.map((name) => [name, site.labels[idOf[name]].color]);
   const tell = (event) => change(() => painting.apply(event));
-  const surface = paintingSurface({ size, brushes, drawMap, tell });
+  const surface = paintingSurface({ size, brushes, first: "car", drawMap, tell });
   const picture = element("canvas", { className: "painter-picture", width, height });
   picture.setAttribute("role", "img");
   picture.setAttribute("aria-label", "the generated street");
-  const figure = (canvas, caption) =>
-    element("figure", {}, canvas, element("figcaption", {}, caption));
-  byId("painter").prepend(
-    surface.toolBar,
-    surface.brushBar,
-    element(
-      "div",
-      { className: "painter-pictures" },
-      figure(surface.canvas, "The map: paint here"),
-      figure(picture, "The generated street"),
-    ),
-  );
+  byId("map-frame").append(surface.canvas);
+  byId("picture-frame").append(picture);
+  byId("painter").append(surface.toolBar, surface.brushBar);
   surface.redraw();
 
   let drawn = null; // { pixels, width, height }: the picture, three bytes a pixel
@@ -270,6 +261,7 @@ async function main() {
   byId("credit-licence").textContent = site.credit.licence;
   byId("credit-licence").href = site.credit.url;
   byId("project").href = site.project;
+  byId("project-line").hidden = !site.project;
 
   byId("webgpu").disabled = !navigator.gpu;
   byId("webgpu").onchange = () => {
@@ -309,6 +301,7 @@ async function main() {
     }
   };
 
+  document.body.dataset.ready = "yes";
   refresh();
 }
 

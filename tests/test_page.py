@@ -19,6 +19,7 @@ from PIL import Image
 
 import spade
 from tools import build_page
+from tools.setup_cell import REPOSITORY
 from utils.files import PROJECT
 from utils.images import crop_to_aspect, read_image, read_map, resize_map, save_image
 from utils.labels import BENCHMARK_NAMES, ID, label_ids_to_colors
@@ -28,6 +29,13 @@ from utils.scenes import open_scenes
 
 SIZE = (256, 128)
 TOY, REAL = "toy streets", "real streets"
+# How far things on the page move by themselves: https://web.dev/articles/cls
+SHIFTS = """
+globalThis.shifts = 0;
+new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) shifts += entry.value;
+}).observe({ type: "layout-shift", buffered: true });
+"""
 SKY, ROAD, CAR = ID["sky"], ID["road"], ID["car"]
 
 
@@ -53,12 +61,13 @@ def generators():
 
 @pytest.fixture(scope="module")
 def maps():
-    """Four maps, (4, H, W): two of toy streets, one of California, one of noise."""
-    toy = open_scenes("toy", "val", size=SIZE)[:2]
-    path = min((build_page.STREETS / "california" / "maps").glob("*.png"))
-    california = resize_map(crop_to_aspect(read_map(path), SIZE), SIZE)
+    """Ten maps, (10, H, W): seven of toy streets, two of California, one of noise."""
+    toy = open_scenes("toy", "val", size=SIZE)[:7]
+    paths = sorted((build_page.STREETS / "california" / "maps").glob("*.png"))[:2]
+    california = [resize_map(crop_to_aspect(read_map(path), SIZE), SIZE) for path in paths]
     squares = resize_map(noise(8, 16, high=34), SIZE)
-    return torch.stack([*(scene.label_ids for scene in toy), california, squares])
+    maps = torch.stack([*(scene.label_ids for scene in toy), *california, squares])
+    return maps[[0, 1, 2, 7, 8, 3, 4, 5, 6, 9]]  # a toy street or more among every five
 
 
 # ------------------------------------------------------------------------------ without a browser
@@ -121,10 +130,20 @@ def test_styles_without_pairs_are_one_list():
     assert styles["Cambridge", "dusk"] == 4 and styles["any", "dusk"] == 2
 
 
+def test_gaps_of_a_map_are_filled_from_their_borders():
+    label_ids = torch.tensor([[0, 0, 0, 7], [0, 0, 0, 7], [0, 0, 0, 7], [23, 0, 0, 0]]).byte()
+    filled = build_page.without_gaps(label_ids)
+    assert filled.dtype == torch.uint8 and filled.unique().tolist() == [7, 23]
+    assert torch.equal(filled[label_ids > 0], label_ids[label_ids > 0])
+    assert filled[0].tolist() == [7, 7, 7, 7] and filled[2, 0] == filled[3, 1] == 23
+    nothing = torch.zeros(2, 2, dtype=torch.uint8)
+    assert torch.equal(build_page.without_gaps(nothing), nothing)
+
+
 def test_generators_are_what_the_folder_holds(tmp_path):
     for name in ("zoo", "toy", "streets"):
         (tmp_path / f"generator_{name}.safetensors").touch()
-    assert list(build_page.find_generators(tmp_path)) == [TOY, REAL, "zoo"]
+    assert list(build_page.find_generators(tmp_path)) == [REAL, TOY, "zoo"]
     with pytest.raises(FileNotFoundError, match="holds no generator_"):
         build_page.find_generators(tmp_path / "none")
 
@@ -293,24 +312,47 @@ def opened(context, address):
     assert not street.complaints
 
 
-def test_pictures_are_those_of_synthesize(opened, generators, maps, tmp_path):
-    generator, hours = generators[TOY], ["noon", "dusk", "night"]
-    opened.drawn(lambda: opened.choose(city="Glasquai"))
-    for number, label_ids in enumerate(maps):
-        file = save_image(label_ids, tmp_path / f"{number}_labelIds.png")
-        drawn = opened.drawn(lambda file=file: opened.page.set_input_files("#load-map", file))
-        for hour in hours:
-            if opened.page.locator("#hour").input_value() != hour:
-                drawn = opened.drawn(lambda hour=hour: opened.choose(hour=hour))
-            z = generator.style(f"Glasquai, {hour}")
-            check_equal(drawn, generator.synthesize(label_ids, z=z))
-        hours.reverse()  # the next map begins with the hour that is chosen already
-    # and the other generator, which begins with Cambridge by day
-    drawn = opened.drawn(lambda: opened.choose(generator=REAL))
-    z = generators[REAL].style("Cambridge, day")
-    check_equal(drawn, generators[REAL].synthesize(maps[-1], z=z))
-    assert "CC BY-NC-SA 4.0, not for commercial use" in opened.page.locator("footer").inner_text()
-    opened.drawn(lambda: opened.choose(generator=TOY))
+def test_it_opens_with_a_real_street(context, address, site):
+    street = StreetPage(context, address, script=SHIFTS)
+    page = street.page
+    picture = street.drawn()
+    assert page.locator("#generator").input_value() == REAL
+    assert page.locator("#start").input_value() == "California 1"
+    assert page.get_by_role("button", name="car", exact=True, pressed=True).count() == 1
+    start_ids = read_map(site / "maps" / "California_1.png")
+    shown = torch.from_numpy(street.pixels("canvas.painter-map")).permute(2, 0, 1)
+    assert torch.equal(shown, label_ids_to_colors(start_ids)) and (start_ids > 0).all()
+    assert picture.std() > 20, "more than one colour"
+    assert page.locator("#project-line").is_visible() == bool(REPOSITORY)
+    assert page.evaluate("shifts") < 0.02, "nothing moves when it is loaded"
+    page.close()
+
+
+def test_pictures_are_those_of_synthesize(opened, described, generators, maps, tmp_path):
+    files = [
+        save_image(label_ids, tmp_path / f"{number}_labelIds.png")
+        for number, label_ids in enumerate(maps)
+    ]
+    for title, first in ((REAL, 0), (TOY, 5)):  # five of the maps each
+        styles = described[title]["styles"]
+        entries = styles[:: len(styles) // 3][:3]
+
+        def choose(entry):
+            city, hour = entry["names"]
+            return opened.drawn(lambda: opened.choose(city=city, hour=hour))
+
+        opened.drawn(lambda title=title: opened.choose(generator=title))
+        choose(entries[0])
+        for label_ids, file in list(zip(maps, files, strict=True))[first : first + 5]:
+            drawn = opened.drawn(lambda file=file: opened.page.set_input_files("#load-map", file))
+            for number, entry in enumerate(entries):
+                if number:
+                    drawn = choose(entry)
+                z = latent(entry)[None]
+                check_equal(drawn, generators[title].synthesize(label_ids, z=z))
+            entries.reverse()  # the next map begins with the style that is chosen already
+        licence = opened.page.locator("#licence").inner_text()
+        assert ("CC BY-NC-SA 4.0, not for commercial use" in licence) == (title == REAL)
 
 
 def test_strokes_filling_and_undo_are_those_of_python(opened):
@@ -450,7 +492,7 @@ def test_a_thick_stroke_that_leaves_the_map(opened, tmp_path):
 
 
 def test_style_and_start_change_the_picture(opened, tmp_path):
-    opened.drawn(lambda: opened.choose(city="Glasquai"))
+    opened.drawn(lambda: opened.choose(generator=TOY, city="Glasquai"))
     noon = opened.drawn(lambda: opened.choose(hour="noon"))
     night = opened.drawn(lambda: opened.choose(hour="night"))
     assert night.mean() < noon.mean() - 20
@@ -573,21 +615,21 @@ def test_names_for_those_who_do_not_see(opened):
 
 
 def test_weights_that_are_cut_off(context, address, server, site, described):
-    file = site / described[TOY]["file"]
+    file = site / described[REAL]["file"]
     server.answer_once(file.name, data=file.read_bytes()[:3_000_000])
     street = StreetPage(context, address)
-    sentence = street.message(f'The generator "{TOY}" could not be loaded: 3.0 of 6.5 MB')
+    sentence = street.message(f'The generator "{REAL}" could not be loaded: 3.0 of 6.5 MB')
     assert "(the file is cut off). Check the connection, then load this page again" in sentence
     assert not street.page.locator("#progress").is_visible()
     street.page.get_by_role("button", name="Save picture").click()
     street.message("There is no picture yet: wait until the first one is drawn.")
-    street.drawn(lambda: street.choose(hour="dusk"))  # tried again
+    street.drawn(lambda: street.choose(start="an empty street"))  # tried again
     assert street.page.locator("#message:not(.trouble)").inner_text().startswith("Drawn in")
     street.page.close()
 
 
 def test_a_file_that_is_missing(context, address, server, described):
-    server.answer_once(described[TOY]["file"].rpartition("/")[2], status=404)
+    server.answer_once(described[REAL]["file"].rpartition("/")[2], status=404)
     street = StreetPage(context, address)
     street.message("0.0 of 6.5 MB came (the server answered 404)")
     server.answer_once("site.json", status=503)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tools.setup_cell import linked
+
 ROOT = Path(__file__).resolve().parents[1]
 MAX_BYTES = 60_000_000
 # 0001TP_006690.png, 0006R0_f00930.png, 0016E5_00390.png, Seq05VD_f00000.png
@@ -66,6 +68,36 @@ def test_no_home_paths_in_text(tracked):
             continue  # a picture or weights
         found = HOME_PATH.search(text) if path != Path(__file__).resolve() else None
         assert not found, f"{path.relative_to(ROOT)}: {found.group()}"
+
+
+@pytest.mark.parametrize("address", ["", "https://github.com/ada/streets"])
+def test_the_first_page_is_short(address):
+    lines = linked((ROOT / "README.md").read_text(encoding="utf-8"), address).splitlines()
+    assert len(lines) <= 120
+    first_screen = "\n".join(lines[:20])
+    assert "![" in first_screen and "docs/painting.webp" in first_screen
+    assert "`make demo`" in first_screen
+    assert ("Paint now" in first_screen) == ("in Colab" in first_screen) == bool(address)
+
+
+@pytest.mark.parametrize("name", ["README.md", "benchmarks/README.md", "data/README.md"])
+def test_links_lead_to_files_and_headings(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?://)([^)#\s]*)(?:#([^)\s]+))?\)", text)
+    assert len(links) > 5
+    for place, heading in links:
+        target = (ROOT / name).parent / place if place else ROOT / name
+        assert target.exists(), place
+        if heading:
+            titles = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.M)
+            assert heading in {re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles}
+
+
+def test_no_placeholder_stands_for_an_address(tracked):
+    for path in tracked:
+        if path.suffix in {".md", ".ipynb", ".py", ".yml", ".html", ".js", ".cff", ".txt"}:
+            text = path.read_text(encoding="utf-8")
+            assert "github.com/OWNE" + "R" not in text, path.relative_to(ROOT)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project, not
 import spade
 from spade.generator import MEAN_STYLE
 from spade.semantics import LABEL_PLANES, SEMANTIC_CHANNELS, label_codes
+from tools.setup_cell import REPOSITORY
 from utils.credits import CREDITS, STREETS
 from utils.files import PROJECT, write_atomically
 from utils.images import crop_to_aspect, pm1_to_u8, read_map, resize_map, save_image
@@ -43,12 +44,12 @@ WEIGHTS = PROJECT / "data" / "weights"
 MAX_BYTES = 7_000_000  # of one generator: what a phone loads in a few seconds
 
 # Generators by the names in their files, in the order of the list; others follow.
-TITLES = {"toy": "toy streets", "streets": "real streets"}
+TITLES = {"streets": "real streets", "toy": "toy streets"}
 HOURS = ("morning", "noon", "day", "dusk", "night")
 BRIGHT = ("noon", "day")
 ANY = "any"
+CALIFORNIA_STARTS = ("0030", "0026", "0052", "0044")  # the first is what the page opens with
 TOY_STARTS = (0, 1, 2, 6)  # scenes of the validation split
-CALIFORNIA_STARTS = ("0001", "0020", "0036", "0058")
 
 RUNTIME_VERSION = "1.30.0"
 RUNTIME_CDN = f"https://cdn.jsdelivr.net/npm/onnxruntime-web@{RUNTIME_VERSION}/dist/"
@@ -164,7 +165,8 @@ def style_lists(generator: spade.SpadeGenerator) -> dict:
         return [(name in (ANY, MEAN_STYLE), rank, name) for name, rank in zip(names, ranks)]
 
     ordered = sorted(named, key=order)
-    chosen = next((names for names in ordered if names[-1] in BRIGHT), ordered[0])
+    of_first_city = [names for names in ordered if len(names) == 1 or names[0] == ordered[0][0]]
+    chosen = next((names for names in of_first_city if names[-1] in BRIGHT), ordered[0])
     return {
         "lists": ["City", "Hour"] if cities else ["Style"],
         "styles": [{"names": names, "z": _base64(named[names])} for names in ordered],
@@ -215,18 +217,31 @@ def describe_generator(title: str, path: Path, folder: Path) -> dict:
 # ------------------------------------------------------------------------------ maps to start from
 
 
+def without_gaps(label_ids: Tensor) -> Tensor:
+    """Give each unlabelled pixel a label of its neighbours, from the border of a gap inwards.
+
+    label_ids: (H, W) uint8, with at least one label -> the same, without 0.
+    """
+    while (label_ids == 0).any() and label_ids.any():
+        planes = nn.functional.one_hot(label_ids.long()).permute(2, 0, 1).float()  # (K, H, W)
+        beside = nn.functional.avg_pool2d(planes[None], 3, stride=1, padding=1)[0]
+        beside[0] = 0  # unlabelled is no label
+        label_ids = torch.where(label_ids == 0, beside.argmax(0).to(torch.uint8), label_ids)
+    return label_ids
+
+
 def write_starts(folder: Path, size: tuple[int, int]) -> list[dict]:
     """Write the maps that one can start from -> [{"group", "maps": [{"title", "file"}]}]."""
     toy = open_scenes("toy", "val", size=size)
     photos = STREETS / "california"
     california = [photos / "maps" / f"california_{number}.png" for number in CALIFORNIA_STARTS]
     groups = {
-        "toy street": [toy[index].label_ids for index in TOY_STARTS],
         "California": [
-            resize_map(crop_to_aspect(read_map(path), size), size)
+            without_gaps(resize_map(crop_to_aspect(read_map(path), size), size))
             for path in california
             if path.is_file()  # people may delete photos that they don't want to pass on
         ],
+        "toy street": [toy[index].label_ids for index in TOY_STARTS],
     }
     maps = {
         group: {f"{group} {number}": ids for number, ids in enumerate(members, 1)}
@@ -235,6 +250,8 @@ def write_starts(folder: Path, size: tuple[int, int]) -> list[dict]:
     maps["nothing"] = {"an empty street": empty_street(size)}
     listed = []
     for group, members in maps.items():
+        if not members:
+            continue
         entries = []
         for title, label_ids in members.items():
             file = f"maps/{title.replace(' ', '_')}.png"
@@ -356,7 +373,7 @@ def build(folder: Path = SITE, runtime: str = "cdn", weights: Path = WEIGHTS) ->
             "licence": credit.licence,
             "url": credit.licence_url,
         },
-        "project": (PROJECT / "tools" / "repository.txt").read_text(encoding="utf-8").strip(),
+        "project": REPOSITORY,
         "runtime": describe_runtime(base),
     }
     (folder / "site.json").write_text(json.dumps(site, ensure_ascii=False), encoding="utf-8")

@@ -14,12 +14,13 @@ export function element(tag, attributes = {}, ...children) {
 
 // ------------------------------------------------------------------ what is painted on
 // size: [width, height] of the map in pixels.  brushes: [[name, colour], ...].
+// first: the name of the brush that is chosen at first.
 // drawMap(context) draws the map as it is now, with no smoothing.
 // tell(event) gets what widgets.py's paint_events() takes.  A stroke comes in pieces while it is
 // drawn: a piece that begins where the one before it ended says that it "continues".
 // The result: the elements to show, and redraw(), to be called when the map has changed.
-export function paintingSurface({ size: [width, height], brushes, drawMap, tell }) {
-  let [brush, color] = brushes[0];
+export function paintingSurface({ size: [width, height], brushes, first, drawMap, tell }) {
+  let [brush, color] = brushes.find(([name]) => name === first) ?? brushes[0];
   let tool = "paint";
   const canvas = element("canvas", { className: "painter-map", width, height });
   canvas.setAttribute("role", "img");
