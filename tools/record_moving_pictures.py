@@ -25,7 +25,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project, not installed
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from browser import chromium, find_browser, served
+from browser import chromium, find_browser
+from local_server import local_site
 
 import spade
 from tools import build_page
@@ -144,12 +145,13 @@ def record_painting() -> list[tuple[Image.Image, int]]:
         sys.exit("There is no browser: sudo apt-get install chromium")
     with (
         tempfile.TemporaryDirectory() as own,
-        served(build_page.build(Path(own) / "site", "local")) as (address, _),
+        local_site() as server,
         chromium(browser, Path(own) / "profile") as context,
     ):
+        server.add_folder(build_page.build(Path(own) / "site", "local"))
         page = context.new_page()
         page.set_viewport_size(WINDOW)
-        page.goto(address)
+        page.goto(f"{server.url}/")
         page.locator("body[data-pictures='1'][data-waiting=no]").wait_for()
         if page.locator("#start").input_value() != START:
             sys.exit(f'The page does not open with "{START}": is its photo in data/streets?')
