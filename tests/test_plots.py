@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from spade.generator import SpadeBlock, SpadeGenerator
-from utils import plots
+from utils import diagrams, plots
 from utils.diagrams import (
     Box,
     show_diagram,
@@ -27,6 +27,7 @@ from utils.plots import (
     error_map,
     instance_colors,
     overlay,
+    score_colors,
     show_grid,
     show_history,
     show_legend,
@@ -139,6 +140,39 @@ def test_diagrams_of_the_segmentation_network(draw, boxes, first):
     draw()
     (axis,) = the_figure().axes
     assert len(axis.patches) == boxes and axis.texts[0].get_text() == first
+
+
+@pytest.mark.parametrize(
+    "name, first, last",
+    [
+        ("discriminator", "label map", "larger patch"),
+        ("adversarial_step", "photo", "discriminator"),
+        ("encoder", "photo", "image"),
+        ("pixel_discriminator", "photo", "fake”"),
+    ],
+)
+def test_diagrams_of_the_adversarial_training(name, first, last):
+    getattr(diagrams, f"show_{name}")()
+    (axis,) = the_figure().axes
+    texts = [text.get_text() for text in axis.texts if text.get_text()]
+    assert texts[0].startswith(first) and texts[-1].endswith(last)
+    figure = the_figure()
+    figure.canvas.draw()
+    inside = figure.bbox
+    for text, box in zip((t for t in axis.texts if t.get_text()), axis.patches, strict=True):
+        extent, around = text.get_window_extent(), box.get_window_extent()
+        assert around.x0 <= extent.x0 and extent.x1 <= around.x1, text.get_text()
+        assert inside.x0 <= around.x0 and around.x1 <= inside.x1
+
+
+def test_scores_are_orange_above_zero_white_at_zero_and_blue_below():
+    scores = torch.tensor([[-9.0, 0.0], [0.0, 2.0]])
+    picture = score_colors(scores, (4, 6), limit=2)
+    assert picture.shape == (3, 6, 4) and picture.dtype == torch.uint8
+    red, _, blue = picture[:, 0, 0].tolist()
+    assert blue > red and picture[:, 0, 3].min() > 240
+    red, _, blue = picture[:, 5, 3].tolist()
+    assert red > blue and torch.equal(picture[:, 3, 2], picture[:, 5, 3])
 
 
 def test_the_legend_names_what_occurs_largest_first():

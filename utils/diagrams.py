@@ -176,3 +176,77 @@ def show_generator(generator: nn.Module) -> None:
 def _arrows(ways: str) -> list[tuple[str, str]]:
     """Read "a b, b c" as arrows from a to b and from b to c."""
     return [tuple(way.split()) for way in ways.split(", ")]
+
+
+def show_discriminator() -> None:
+    """Draw the discriminator of two scales: what goes in, its layers, and what comes out."""
+    boxes = {
+        "map": Box(-0.1, 0, "label map\n36 planes", width=0.96),
+        "image": Box(-0.1, 1, "photo or\ngenerated image", width=0.96),
+        "both": Box(1, 0.5, "joined:\n39 planes"),
+        "1": Box(2, 0, "4x4, stride 2\nndf channels", "learns"),
+        "2": Box(3, 0, "4x4, stride 2\n2 ndf", "learns"),
+        "3": Box(4, 0, "4x4, stride 2\n4 ndf", "learns"),
+        "4": Box(5, 0, "4x4, stride 1\n8 ndf", "learns"),
+        "5": Box(6, 0, "4x4, stride 1\n1 channel", "learns"),
+        "score": Box(7.1, 0, "a score for\neach patch", width=1),
+        "half": Box(2, 1, "half the size", "fixed"),
+        "coarse": Box(4.5, 1, "five layers of the same kind, with other weights", "learns", 3.8),
+        "coarse score": Box(7.1, 1, "a score for each\nlarger patch", width=1),
+    }
+    ways = ["both 1", "1 2", "2 3", "3 4", "4 5", "5 score", "both half", "half coarse"]
+    arrows = [tuple(way.split()) for way in ["map both", "image both", *ways]]
+    show_diagram(boxes, [*arrows, ("coarse", "coarse score")])
+
+
+def show_adversarial_step() -> None:
+    """Draw a step of the training: the generator's half above, the discriminator's below."""
+    boxes = {
+        "given": Box(0, 0, "photo,\nlabel map"),
+        "network": Box(1.1, 0, "encoder and\ngenerator learn", "learns"),
+        "image": Box(2.2, 0, "generated\nimage"),
+        "judge": Box(3.3, 0, "discriminator\nis not changed", "fixed"),
+        "losses": Box(4.6, 0, "hinge, matching,\nperceptual, KL", "loss", 1),
+        "step": Box(5.9, 0, "step of encoder\nand generator", width=1),
+        "given 2": Box(1.1, 1, "photo,\nlabel map"),
+        "image 2": Box(2.2, 1, "both, the image\nas a constant"),
+        "judge 2": Box(3.3, 1, "discriminator\nlearns", "learns"),
+        "losses 2": Box(4.6, 1, "hinge", "loss", 1),
+        "step 2": Box(5.9, 1, "step of the\ndiscriminator", width=1),
+    }
+    row = ["given", "network", "image", "judge", "losses", "step"]
+    arrows = [*zip(row, row[1:]), ("image", "image 2"), ("given 2", "image 2")]
+    row = ["image 2", "judge 2", "losses 2", "step 2"]
+    show_diagram(boxes, [*arrows, *zip(row, row[1:])])
+
+
+def show_encoder() -> None:
+    """Draw the encoder, and how a latent is drawn from what it says of a photo."""
+    boxes = {
+        "photo": Box(0, 0.5, "photo"),
+        "layers": Box(1.1, 0.5, "six convolutions\nof stride 2", "learns"),
+        "says": Box(2.3, 0.5, "mean, log variance\nof each number of z", width=1.1),
+        "kl": Box(2.3, 1.6, "KL: how far from\nmean 0, variance 1", "loss", 1.1),
+        "noise": Box(3.6, 1.6, "random noise", "fixed", 1),
+        "z": Box(3.6, 0.5, "z = mean +\ndeviation x noise", width=1),
+        "map": Box(4.8, 1.6, "label map"),
+        "generator": Box(4.8, 0.5, "generator", "learns"),
+        "image": Box(5.9, 0.5, "generated\nimage"),
+    }
+    ways = "photo layers, layers says, says z, says kl, noise z, z generator, map generator"
+    arrows = [tuple(way.split()) for way in f"{ways}, generator image".split(", ")]
+    show_diagram(boxes, arrows)
+
+
+def show_pixel_discriminator() -> None:
+    """Draw the discriminator that classifies every pixel."""
+    boxes = {
+        "image": Box(0, 0, "photo or\ngenerated image", width=1),
+        "backbone": Box(1.2, 0, "ImageNet network,\nfrozen", "fixed", 1),
+        "maps": Box(2.4, 0, "feature maps of\nstrides 32 to 2", width=1),
+        "decoder": Box(3.6, 0, "decoder: six\nresidual blocks", "learns", 1),
+        "scores": Box(4.8, 0, "35 scores for\neach pixel", width=1),
+        "loss": Box(6.2, 0, "right: the label for a\nphoto, else \u201cfake\u201d", "loss", 1.3),
+    }
+    row = list(boxes)
+    show_diagram(boxes, [*zip(row, row[1:])])

@@ -422,7 +422,9 @@ EXERCISES = {
         FUNCTION, "the map of the mirror image must be the mirror image of the map", _looks_twice
     ),
     "06.1": Exercise(
-        NUMBER, "a real and a drawn patch, each with its own hinge", "7840405b6c703654"
+        NUMBER,
+        "start with one score and go back: a 4x4 convolution adds 3 steps of its input's grid",
+        "b8101350120a237f",
     ),
     "06.2": Exercise(FUNCTION, "torch.lerp of two named styles", _is_evening),
     "07.1": Exercise(PAIR, "which centres of pixels are how far away?", "8098ca19c50460e5"),

@@ -10,6 +10,7 @@ import torch
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.ticker import MaxNLocator
 from matplotlib_inline.backend_inline import set_matplotlib_formats
+from torch.nn.functional import interpolate
 
 from utils.files import PROJECT, copy_may_fail, write_atomically
 from utils.labels import (
@@ -397,3 +398,16 @@ def _save(figure: plt.Figure, name: str | None, tight: bool = False) -> None:
         path = PICTURES / f"{name}.jpg"
         with copy_may_fail(path):
             write_atomically(path, lambda part: figure.savefig(part, format="jpg", dpi=100))
+
+
+def score_colors(scores: torch.Tensor, size: tuple[int, int], limit: float = 1.0) -> torch.Tensor:
+    """Colour a grid of scores (h, w): orange above 0, white at 0, blue below -> image_u8.
+
+    Args:
+        size: (width, height) of the result; each score becomes a rectangle.
+        limit: scores from here on, and from -limit down, have the full colour.
+    """
+    shares = (scores.detach().cpu() / (2 * limit) + 0.5).clamp(0, 1)
+    colors = torch.from_numpy(plt.get_cmap("PuOr_r")(shares.numpy()))[..., :3]  # (h, w, 3)
+    picture = (colors * 255).round().to(torch.uint8).permute(2, 0, 1)
+    return interpolate(picture[None], (size[1], size[0]))[0]
