@@ -12,7 +12,7 @@ import yaml
 from tools.setup_cell import linked
 
 ROOT = Path(__file__).resolve().parents[1]
-MAX_BYTES = 60_000_000
+MAX_BYTES = 64_000_000
 # 0001TP_006690.png, 0006R0_f00930.png, 0016E5_00390.png, Seq05VD_f00000.png
 CAMVID = re.compile(r"(?:\d{4}(?:TP|R0|E5)|Seq05VD)_f?\d+\w*\.(?:png|jpe?g)$", re.I)
 # aachen_000000_000019_leftImg8bit.png and all that belongs to it

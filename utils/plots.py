@@ -42,7 +42,7 @@ TRAFFIC_COLORS[list(TRAFFIC_IDS)] = torch.tensor(list(TRAFFIC.values()), dtype=t
 
 def setup_notebook() -> None:
     """Store figures as JPEG, which keeps a notebook of photos ten times smaller than PNG."""
-    set_matplotlib_formats("jpeg", pil_kwargs={"quality": 88})
+    set_matplotlib_formats("jpeg", pil_kwargs={"quality": 80})
     plt.rcParams["figure.dpi"] = DPI
     plt.rcParams["savefig.dpi"] = DPI
 
