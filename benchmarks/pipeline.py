@@ -1,13 +1,19 @@
 #!/usr/bin/env python3
 """Score the maps and images of photo -> map -> image -> map over a validation split.
 
-    python benchmarks/pipeline.py                                  # toy streets, bundled networks
+    python benchmarks/pipeline.py --scenes 200 --store             # toy streets, bundled networks
+    python benchmarks/pipeline.py --dataset streets --store        # the project's real photos
     python benchmarks/pipeline.py --dataset camvid --root FOLDER --segmenter streets \\
-        --generator streets                                        # networks for real photos
+        --generator streets --store                                # CamVid's photos
     python benchmarks/pipeline.py --photos FOLDER                  # a folder through the command
 
-Prints scores, and saves one picture of each stage in out/pictures.  With --photos, times
-`python -m utils.photo_folder`, then kills it halfway, starts it again, and compares.
+The generator gets three maps of each scene: the true one, the true one cut to the benchmark's
+classes, and the one that the segmentation network predicts.  What the network reads from each image
+is scored against the true map, with bootstrap intervals over photos.  --store keeps the figures in
+benchmarks/pipeline.json, which notebook 04 shows.
+
+With --photos, times `python -m utils.photo_folder`, then kills it halfway, starts it again, and
+compares.
 """
 
 import argparse
@@ -20,18 +26,36 @@ import time
 from pathlib import Path
 
 import torch
-from timing import machine
+from timing import machine, store_by
 
 from utils.cache import cached
 from utils.engine.run import JOURNAL
 from utils.files import PROJECT
-from utils.metrics import SegmentationScore
+from utils.intervals import (
+    Interval,
+    by_photo,
+    confusions,
+    interval,
+    labels_in,
+    mean_iou,
+    pixel_accuracy,
+)
+from utils.labels import NAMES, label_ids_to_train_ids, train_ids_to_label_ids
+from utils.metrics import iou_of
 from utils.photo_folder import Record
-from utils.pipeline import agreement, load_pipeline
-from utils.plots import PICTURES, show_grid
+from utils.pipeline import Pipeline, agreement, load_pipeline
 from utils.progress import progress
-from utils.scenes import DATASETS, open_photos, open_scenes
+from utils.scenes import DATASETS, Scenes, open_photos, open_scenes
 from utils.weights import find_weights
+
+RESULT = PROJECT / "benchmarks" / "pipeline.json"
+AT_LEAST = 5  # the mean leaves out classes that occur in fewer photos
+WAYS = {
+    "photo": "the map that is read from the photo",
+    "true": "from the image of the true map",
+    "cut": "from the image of the cut true map",
+    "predicted": "from the image of the predicted map",
+}
 
 
 def main() -> None:
@@ -42,6 +66,7 @@ def main() -> None:
     parser.add_argument("--generator", help="whose weights; by default the data set's")
     parser.add_argument("--style", default="photo", help="see utils.pipeline.load_pipeline")
     parser.add_argument("--scenes", type=int, help="how many of the split; all by default")
+    parser.add_argument("--store", action="store_true", help=f"keep the figures in {RESULT.name}")
     parser.add_argument("--photos", type=Path, help="time the command on this folder instead")
     arguments = parser.parse_args()
     options = {
@@ -54,51 +79,83 @@ def main() -> None:
         print(f"{network:12} {find_weights(network, dataset).relative_to(PROJECT)}")
     if arguments.photos:
         folder(arguments.photos, options)
-    else:
-        split(options, arguments.dataset, arguments.root, arguments.scenes)
-
-
-def split(options: dict, dataset: str, root: str | None, count: int | None) -> None:
-    """Print the scores of a validation split after each stage of the pipeline."""
+        return
     pipeline = load_pipeline(**options)
-    scenes = open_scenes(dataset, "val", root, pipeline.generator.size)
-    scenes = scenes.evenly_spaced(count or len(scenes))
-    scenes = cached(scenes, PROJECT / "data" / "cache")
+    scenes = open_scenes(arguments.dataset, "val", arguments.root, pipeline.generator.size)
+    scenes = scenes.evenly_spaced(arguments.scenes or len(scenes))
+    row = measure(pipeline, cached(scenes, PROJECT / "data" / "cache"))
+    report(row)
+    if arguments.store:
+        store_by("dataset", RESULT, __doc__.splitlines()[0], options | row)
 
-    scores = {
-        name: SegmentationScore()
-        for name in ("map of the photo", "map of the generated photo", "map of SPADE on true map")
-    }
-    shares, seconds = [], 0.0
+
+def measure(pipeline: Pipeline, scenes: Scenes) -> dict:
+    """Score all four maps of each scene against the true one -> a row of pipeline.json."""
+    parts, shares = {way: [] for way in WAYS}, []
     for indices in progress(torch.arange(len(scenes)).split(8), "scenes"):
         image_u8, true_ids = scenes.batch(indices)
-        start = time.perf_counter()
         result = pipeline.run(image_u8)
-        seconds += time.perf_counter() - start
-        from_truth = pipeline.run(image_u8, true_ids)
-        maps = (result.label_ids, result.generated_label_ids, from_truth.generated_label_ids)
-        for score, label_ids in zip(scores.values(), maps):
-            score.update(label_ids.cpu(), true_ids, scenes.map_kinds(indices))
+        cut_ids = train_ids_to_label_ids(label_ids_to_train_ids(true_ids))
+        maps = {
+            "photo": result.label_ids,
+            "true": pipeline.run(image_u8, true_ids).generated_label_ids,
+            "cut": pipeline.run(image_u8, cut_ids).generated_label_ids,
+            "predicted": result.generated_label_ids,
+        }
+        for way, label_ids in maps.items():
+            parts[way].append(confusions(label_ids.cpu(), true_ids, scenes.map_kinds(indices)))
         shares.append(agreement(result.label_ids, result.generated_label_ids).cpu())
-    shares = torch.cat(shares)
-    print(scenes)
-    for name, score in scores.items():
-        print(f"{name:27} {score.compute()}")
-    print(f"feedback agreement          {shares.mean():.3f} (from {shares.min():.3f})")
-    print(f"{len(scenes) / seconds:.1f} photos a second through photo, map, photo, map")
+    counts = {way: by_photo(torch.cat(rows), scenes.names) for way, rows in parts.items()}
+    labels = labels_in(counts["photo"], AT_LEAST)
+    occurs = (counts["photo"].sum(2) > 0).sum(0)  # in how many photos
+    iou = {way: iou_of(rows.sum(0)) for way, rows in counts.items()}
 
-    image_u8, true_ids = scenes.evenly_spaced(4).batch(range(4))
-    result = pipeline.run(image_u8)
-    stages = {
-        "photo": image_u8,
-        "true map": true_ids,
-        "map": result.label_ids,
-        "SPADE": result.generated_u8,
-        "map again": result.generated_label_ids,
-        "from truth": pipeline.run(image_u8, true_ids).generated_u8,
+    def less(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        return mean_iou(first, labels) - mean_iou(second, labels)
+
+    def ends(statistic, *rows: torch.Tensor) -> list[float]:
+        found = interval(statistic, *rows)
+        return [round(x, 4) for x in (found.value, found.low, found.high)]
+
+    return {
+        "dataset": scenes.dataset,
+        "scenes": len(scenes),
+        "photos": len(counts["photo"]),
+        "at_least": AT_LEAST,
+        "miou": {w: ends(lambda x: mean_iou(x, labels), rows) for w, rows in counts.items()},
+        "accuracy": {way: ends(pixel_accuracy, rows) for way, rows in counts.items()},
+        "drawing": ends(less, counts["photo"], counts["true"]),
+        "cutting": ends(less, counts["true"], counts["cut"]),
+        "predicting": ends(less, counts["true"], counts["predicted"]),
+        "agreement": ends(torch.mean, by_photo(torch.cat(shares), scenes.names, mean=True)),
+        "iou": {
+            NAMES[label]: {"photos": int(occurs[label])}
+            | {way: round(float(values[label]), 3) for way, values in iou.items()}
+            for label in labels
+        },
     }
-    show_grid({name: x.cpu() for name, x in stages.items()}, name=f"pipeline_{scenes.dataset}")
-    print(f"picture: {(PICTURES / f'pipeline_{scenes.dataset}.jpg').relative_to(PROJECT)}")
+
+
+def report(row: dict) -> None:
+    """Print a row of pipeline.json."""
+    print(
+        f"{row['dataset']} val: {row['scenes']} scenes of {row['photos']} photos; mIoU over the "
+        f"{len(row['iou'])} classes in at least {row['at_least']} photos; 95 % intervals"
+    )
+    for way, name in WAYS.items():
+        miou, accuracy = (_shown(row[key][way]) for key in ("miou", "accuracy"))
+        print(f"{name:36} mIoU {miou}, pixel accuracy {accuracy}")
+    print(f"drawing costs                        {_shown(row['drawing'])}")
+    print(f"cutting the map costs                {_shown(row['cutting'])}")
+    print(f"predicting the map costs             {_shown(row['predicting'])}")
+    print(f"agreement of the first and last map  {_shown(row['agreement'])}")
+    print(f"{'IoU':14}" + "".join(f"{way:>10}" for way in ("photos", *WAYS)))
+    for name, values in row["iou"].items():
+        print(f"{name:14}{values['photos']:10}" + "".join(f"{values[w]:10.3f}" for w in WAYS))
+
+
+def _shown(ends: list[float]) -> str:
+    return str(Interval(*ends))
 
 
 def folder(photos: Path, options: dict) -> None:

@@ -39,6 +39,18 @@ def store(path: Path, about: str, **results: list) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def store_by(key: str, path: Path, about: str, row: dict) -> None:
+    """Store one row in a file of rows; it takes the place of the row with the same key.
+
+    Each row names its own machine, since the rows may have been measured on several.
+    """
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
+    rows = [other for other in rows if other[key] != row[key]] + [row | {"machine": machine()}]
+    rows.sort(key=lambda other: other[key])
+    text = json.dumps({"about": about, "rows": rows}, indent=1) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def machine() -> str:
     """Describe used cores, processor, GPU, Python and torch in one line."""
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"

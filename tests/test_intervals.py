@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from utils.intervals import confusions, interval, labels_in, mean_iou, pixel_accuracy
+from utils.intervals import (
+    by_photo,
+    confusions,
+    interval,
+    labels_in,
+    mean_iou,
+    pixel_accuracy,
+)
 from utils.labels import ID
 from utils.metrics import SegmentationScore
 
@@ -34,6 +41,13 @@ def test_rare_labels_are_left_out():
     counts = confusions(true_ids, true_ids)
     assert labels_in(counts) == [ROAD, SKY, CAR]
     assert labels_in(counts, at_least=2) == [ROAD, SKY]
+
+
+def test_the_scenes_of_one_photo_are_one_row():
+    rows, names = torch.tensor([[1.0, 2], [3, 4], [5, 6]]), ["a_left", "b", "a_right"]
+    assert by_photo(rows, names).tolist() == [[6, 8], [3, 4]]
+    assert by_photo(rows, names, mean=True).tolist() == [[3, 4], [3, 4]]
+    assert torch.equal(by_photo(rows, ["a", "b", "c"]), rows)
 
 
 def test_a_label_means_what_the_scenes_map_calls_it():

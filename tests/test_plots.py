@@ -17,6 +17,7 @@ from utils.diagrams import (
     show_diagram,
     show_fcn,
     show_generator,
+    show_painter,
     show_spade_block,
     show_spade_layer,
     show_training_step,
@@ -284,8 +285,9 @@ def test_spread_is_the_mean_and_the_middle_80_percent(pictures):
     values = torch.linspace(0, 1, 11).expand(3, -1).clone()
     values[1, :] = math.nan  # no scene has such a step
     values[2, 0] = math.nan
-    plots.show_spread({"kept": values}, "round", "share", first=0, name="spread")
+    plots.show_spread({"kept": values}, "round", "share", first=0, lowest=0.1, name="spread")
     (axis,) = the_figure().axes
+    assert axis.get_ylim() == (0.1, 1)
     (line,) = axis.get_lines()
     assert line.get_xdata().tolist() == [0, 1, 2]
     torch.testing.assert_close(torch.tensor(line.get_ydata()[[0, 2]]), torch.tensor([0.5, 0.55]))
@@ -316,8 +318,20 @@ def test_class_rounds(pictures):
     assert second.get_images()[0].get_array().shape == (3, 3), "the same classes"
     assert (pictures / "classes.jpg").is_file()
     plt.close("all")
-    plots.show_class_rounds({"a": shares}, classes=1)  # the one that changes most
-    assert [label.get_text() for label in the_figure().axes[0].get_yticklabels()] == ["car"]
+    photos = torch.arange(34)
+    plots.show_class_rounds({"a": shares}, classes=1, photos=photos)  # the one that changes most
+    assert [label.get_text() for label in the_figure().axes[0].get_yticklabels()] == ["car (26)"]
+
+
+def test_the_painter_in_a_picture():
+    lists = {"start from": "empty", "hour": "noon"}
+    show_painter(lists, [("car", "#00008e"), ("road", "#804080")], LABEL_IDS, IMAGE_U8)
+    top, label_map, street, bottom = the_figure().axes
+    assert [text.get_text() for text in top.texts] == ["start from", "empty", "hour", "noon"]
+    assert torch.equal(shown(label_map), label_ids_to_colors(LABEL_IDS))
+    assert torch.equal(shown(street), IMAGE_U8)
+    assert [text.get_text() for text in bottom.texts] == ["car", "road"]
+    assert bottom.patches[0].get_facecolor() == (0, 0, 0x8E / 255, 1)
 
 
 def texts_of_the_diagram():

@@ -12,7 +12,14 @@ from networks import a_generator
 
 from utils.images import read_image, read_map
 from utils.labels import ID, label_ids_to_colors
-from utils.painter.painting import Painting, draw_street, empty_street, remove_class, swap_class
+from utils.painter.painting import (
+    Painting,
+    draw_street,
+    empty_street,
+    remove_class,
+    styles_by_city,
+    swap_class,
+)
 from utils.painter.widgets import (
     REMOVED,
     TRUE_MAP,
@@ -151,16 +158,40 @@ def test_another_start_can_be_undone(painter):
 
 def test_generator_and_style_are_chosen(painter, generator):
     noon = painter.image_u8
-    painter.controls["style"].value = "night"
+    painter.controls["hour"].value = "night"
     assert torch.equal(painter.image_u8, draw_street(generator, EMPTY, "night"))
     assert not torch.equal(painter.image_u8, noon)
     painter.controls["generator"].value = "large"  # twice the size, and no styles
     assert painter.image_u8.shape == (3, 128, 256)
-    assert list(painter.controls["style"].options) == ["mean"]
+    assert list(painter.controls["hour"].options) == ["any"]
     painter.controls["generator"].value = "first"  # what was chosen stays, where it can
-    assert list(painter.controls["style"].options) == ["noon", "night", "mean"]
-    assert painter.controls["style"].value == "mean"
+    assert list(painter.controls["city"].options) == ["any"]
+    assert list(painter.controls["hour"].options) == ["noon", "night", "any"]
+    assert painter.controls["hour"].value == "any"
     assert torch.equal(painter.image_u8, draw_street(generator, EMPTY))
+
+
+def test_a_city_offers_its_own_hours():
+    names = ("noon", "Ulm", "Ulm, dusk", "Ulm, noon", "Bonn", "Cham, day", "Cham, dusk")
+    cities = a_generator(2, styles=names)
+    assert styles_by_city(cities) == {
+        "Ulm": {"noon": "Ulm, noon", "dusk": "Ulm, dusk", "any": "Ulm"},
+        "Bonn": {"any": "Bonn"},
+        "Cham": {"day": "Cham, day", "dusk": "Cham, dusk"},
+        "any": {"noon": "noon", "any": "mean"},
+    }
+    painter = StreetPainter({"cities": cities}, {"empty": EMPTY})
+    city, hour = painter.controls["city"], painter.controls["hour"]
+    assert (city.value, hour.value) == ("any", "noon")
+    city.value = "Ulm"
+    assert hour.value == "noon"
+    assert torch.equal(painter.image_u8, draw_street(cities, EMPTY, "Ulm, noon"))
+    hour.value = "dusk"
+    city.value = "Cham"
+    assert torch.equal(painter.image_u8, draw_street(cities, EMPTY, "Cham, dusk"))
+    city.value = "Bonn"
+    assert hour.options == ("any",)
+    assert torch.equal(painter.image_u8, draw_street(cities, EMPTY, "Bonn"))
 
 
 def test_the_button_saves_map_and_picture(painter, tmp_path):

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
-from torch import nn
+from torch import Tensor, nn
 
+from utils.labels import label_ids_to_colors
 from utils.plots import FIGURE_WIDTH
 
 # Fill colours by what a box stands for.
@@ -250,3 +251,36 @@ def show_pixel_discriminator() -> None:
     }
     row = list(boxes)
     show_diagram(boxes, [*zip(row, row[1:])])
+
+
+def show_painter(
+    lists: dict[str, str],
+    brushes: Sequence[tuple[str, str]],
+    label_ids: Tensor,
+    image_u8: Tensor,
+) -> None:
+    """Draw the painter of notebook 07 as it looks, for pages on which no widget lives.
+
+    Args:
+        lists: description -> what is chosen, of each list of choices.
+        brushes: (class name, "#rrggbb") of each.
+        label_ids, image_u8: (H, W) and (3, H, W) uint8, the map and its street.
+    """
+    figure = plt.figure(figsize=(FIGURE_WIDTH, 3.9))
+    top = figure.add_axes((0, 0.9, 1, 0.1), xlim=(0, len(lists)), ylim=(0, 1))
+    for place, (description, chosen) in enumerate(lists.items()):
+        top.add_patch(plt.Rectangle((place + 0.32, 0.15), 0.66, 0.7, fc="white", ec="#999999"))
+        top.text(place + 0.3, 0.5, description, ha="right", va="center", fontsize=9)
+        top.text(place + 0.34, 0.5, chosen, va="center", fontsize=9)
+    for side, picture in enumerate((label_ids_to_colors(label_ids), image_u8)):
+        axis = figure.add_axes((0.5 * side + 0.002, 0.19, 0.496, 0.7))
+        smooth = ("nearest", "lanczos")[side]
+        axis.imshow(picture.permute(1, 2, 0).numpy(), aspect="auto", interpolation=smooth)
+        axis.set_axis_off()
+    bottom = figure.add_axes((0, 0, 1, 0.18), xlim=(0, 10), ylim=(-(-len(brushes) // 10), 0))
+    for place, (brush, color) in enumerate(brushes):
+        x, y = place % 10, place // 10
+        bottom.add_patch(plt.Rectangle((x + 0.03, y + 0.15), 0.16, 0.7, color=color))
+        bottom.text(x + 0.22, y + 0.5, brush, va="center", fontsize=9)
+    for axis in (top, bottom):
+        axis.set_axis_off()

@@ -82,6 +82,26 @@ def confusions(
     return counts.reshape(-1, NUM_LABELS, NUM_LABELS).double()
 
 
+def by_photo(rows: Tensor, names: Sequence[str], mean: bool = False) -> Tensor:
+    """Add up the rows of the scenes that were cut out of one photo, which are not independent.
+
+    Args:
+        rows: (N, ...), one for each scene.
+        names: of the scenes; those of "streets" end in _left and _right where one photo gave two.
+        mean: take the mean of a photo's rows instead of the sum.
+
+    Returns:
+        (photos, ...) in the order of the photos; rows itself where each scene is a photo.
+    """
+    photos = [name.removesuffix("_left").removesuffix("_right") for name in names]
+    order = {photo: place for place, photo in enumerate(dict.fromkeys(photos))}
+    places = torch.tensor([order[photo] for photo in photos])
+    sums = torch.zeros(len(order), *rows.shape[1:], dtype=rows.dtype).index_add_(0, places, rows)
+    if mean:
+        sums /= places.bincount().reshape(-1, *[1] * (rows.dim() - 1))
+    return sums
+
+
 def labels_in(counts: Tensor, at_least: int = 1) -> list[int]:
     """List the benchmark's labels that occur in at least so many scenes of counts (N, 34, 34)."""
     scenes = (counts.sum(2) > 0).sum(0)  # (34,), in how many scenes each label occurs

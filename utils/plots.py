@@ -318,6 +318,7 @@ def show_spread(
     xlabel: str,
     ylabel: str,
     first: int = 1,
+    lowest: float = 0,
     name: str | None = None,
 ) -> None:
     """Named curves with their spread: the mean over scenes, and a band that holds 80 % of them.
@@ -325,6 +326,7 @@ def show_spread(
     Args:
         curves: (R, B) shares, 0..1: a value for each step and scene; NaN for a scene without one.
         first: the number of the first step.
+        lowest: where the axis of the shares begins; it ends at 1.
     """
     figure, axis = plt.subplots(figsize=(FIGURE_WIDTH * 0.6, 3.2))
     for label, values in curves.items():
@@ -333,14 +335,17 @@ def show_spread(
         (line,) = axis.plot(steps, values.nanmean(1).numpy(), "o-", markersize=4, label=label)
         axis.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 1))
+    axis.set(xlabel=xlabel, ylabel=ylabel, ylim=(lowest, 1))
     axis.legend(fontsize=9)
     axis.grid(alpha=0.3)
     _save(figure, name, tight=True)
 
 
 def show_class_rounds(
-    shares: dict[str, torch.Tensor], classes: int = 16, name: str | None = None
+    shares: dict[str, torch.Tensor],
+    classes: int = 16,
+    photos: torch.Tensor | None = None,
+    name: str | None = None,
 ) -> None:
     """What is left of the classes that change most, round after round: a row a class.
 
@@ -348,6 +353,7 @@ def show_class_rounds(
         shares: title -> (R, 34) shares of the labels, as utils.feedback.class_shares() gives them:
             one panel each.
         classes: how many rows, the most frequent class on top.
+        photos: (34,), in how many photos each label occurs, which is shown behind its name.
     """
     starts = torch.stack([values[0] for values in shares.values()])  # (panels, 34)
     ends = torch.stack([values[-1] for values in shares.values()])
@@ -364,7 +370,9 @@ def show_class_rounds(
         image = axis.imshow(left.numpy(), cmap="RdYlBu", vmin=0, vmax=2, aspect="auto")
         axis.set(title=title, xlabel="round")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0, 0].set_yticks(range(len(labels)), [NAMES[i] for i in labels.tolist()])
+    numbers = ["" if photos is None else f" ({int(photos[i])})" for i in labels]
+    names = [NAMES[i] + number for i, number in zip(labels.tolist(), numbers)]
+    axes[0, 0].set_yticks(range(len(labels)), names)
     figure.tight_layout()
     bar = figure.colorbar(image, ax=axes, pad=0.02)
     bar.set_ticks([0, 1, 2], labels=["gone", "as many pixels\nas at the start", "twice or more"])

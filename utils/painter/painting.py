@@ -30,6 +30,8 @@ Points = Sequence[tuple[float, float]]
 PAINTINGS = PROJECT / "out" / "paintings"
 LARGEST_BRUSH = 256  # pixels across
 UNDO_STEPS = 100  # a map of 256x128 has 33 kB
+ANY = "any"  # a city or an hour that is left open
+HOURS = ("morning", "noon", "day", "dusk", "night")
 
 
 # ------------------------------------------------------------------------------ classes
@@ -304,6 +306,24 @@ def at_size(
 def daylight(generator: SpadeGenerator) -> str:
     """The name of the generator's style of a bright day; the mean style if it has none."""
     return next((name for name in ("noon", "day") if name in generator.styles), MEAN_STYLE)
+
+
+def styles_by_city(generator: SpadeGenerator) -> dict[str, dict[str, str]]:
+    """A generator's styles in two lists: city -> hour -> the name for generator.style().
+
+    Each list ends with "any".  A city that was seen at some hours only has only these.
+    """
+    by_city = {}
+    for name in generator.styles:
+        city, _, hour = (ANY, "", name) if name in HOURS else name.partition(", ")
+        by_city.setdefault(city, {})[hour or ANY] = name
+    by_city[ANY] = by_city.pop(ANY, {}) | {ANY: MEAN_STYLE}
+    ranks = {hour: rank for rank, hour in enumerate(HOURS)}
+
+    def in_order(hours: dict[str, str]) -> dict[str, str]:
+        return dict(sorted(hours.items(), key=lambda item: ranks.get(item[0], len(HOURS))))
+
+    return {city: in_order(hours) for city, hours in by_city.items()}
 
 
 def draw_street(

@@ -35,6 +35,7 @@ from utils.painter.painting import (
     draw_street,
     remove_class,
     save_street,
+    styles_by_city,
     swap_class,
 )
 from utils.pipeline import Pipeline, agreement
@@ -56,11 +57,6 @@ def png(picture: torch.Tensor) -> bytes:
 def _url(picture: torch.Tensor) -> str:
     # Text, not bytes, because every front end transmits it unchanged.
     return "data:image/png;base64," + base64.b64encode(png(picture)).decode()
-
-
-def _style_choice(generator: SpadeGenerator) -> dict:
-    """Options and first value of a dropdown of a generator's styles."""
-    return {"options": [*generator.styles, MEAN_STYLE], "value": daylight(generator)}
 
 
 # ------------------------------------------------------------------------------ the painter
@@ -156,22 +152,24 @@ class StreetPainter(ipywidgets.VBox):
         }
         self.painting = Painting(next(iter(self._starts.values())))
 
-        first = next(iter(generators))
         self.controls = {
             "start": ipywidgets.Dropdown(description="start from", options=list(starts)),
             "generator": ipywidgets.Dropdown(description="generator", options=list(generators)),
-            "style": ipywidgets.Dropdown(description="style", **_style_choice(generators[first])),
+            "city": ipywidgets.Dropdown(description="city"),
+            "hour": ipywidgets.Dropdown(description="hour"),
             "name": ipywidgets.Text(description="name", value="my street"),
             "save": ipywidgets.Button(
                 description="Save map and picture", icon="save", layout={"width": "auto"}
             ),
         }
         self.canvas = PaintCanvas(size=list(size), brushes=list(zip(brushes, colors)))
-        start, generator, style, name, save = self.controls.values()
-        super().__init__([_row(start, generator, style), self.canvas, _row(name, save)])
+        start, generator, city, hour, name, save = self.controls.values()
+        super().__init__([_row(start, generator, city, hour), self.canvas, _row(name, save)])
+        self._offer_styles()
         start.observe(self._on_start, "value")
         generator.observe(self._on_generator, "value")
-        style.observe(self._on_style, "value")
+        city.observe(self._on_city, "value")
+        hour.observe(self._on_hour, "value")
         save.on_click(lambda button: self._try(self._save))
         self.canvas.observe(self._on_request, "request")
         self.refresh()
@@ -179,6 +177,10 @@ class StreetPainter(ipywidgets.VBox):
     @property
     def label_ids(self) -> torch.Tensor:
         return self.painting.label_ids
+
+    @property
+    def _generator(self) -> SpadeGenerator:
+        return self._generators[self.controls["generator"].value]
 
     def refresh(self) -> None:
         """Show the painting and draw its street.
@@ -189,9 +191,9 @@ class StreetPainter(ipywidgets.VBox):
         self._draw()
 
     def _draw(self) -> None:
-        generator = self._generators[self.controls["generator"].value]
-        style = self.controls["style"].value
-        self.image_u8 = draw_street(generator, self.label_ids, style)
+        city, hour = (self.controls[name].value for name in ("city", "hour"))
+        style = self._styles[city][hour]
+        self.image_u8 = draw_street(self._generator, self.label_ids, style)
         self.canvas.picture_url = _url(self.image_u8)
 
     def _save(self) -> None:
@@ -212,17 +214,29 @@ class StreetPainter(ipywidgets.VBox):
     def _on_start(self, change) -> None:
         self._try(lambda: self.painting.start_over(self._starts[change["new"]]), self.refresh)
 
+    def _offer_styles(self) -> None:
+        """Offer the generator's cities, and the hours of the chosen one: by daylight at first."""
+        self._styles, bright = styles_by_city(self._generator), daylight(self._generator)
+        city, hour = next((c, h) for c, x in self._styles.items() for h in x if x[h] == bright)
+        self._is_offering = True  # so that no picture is drawn in between
+        _offer(self.controls["city"], list(self._styles), city)
+        _offer(self.controls["hour"], list(self._styles[self.controls["city"].value]), hour)
+        self._is_offering = False
+
     def _on_generator(self, change) -> None:
-        style = self.controls["style"]
-        kept, choice = style.value, _style_choice(self._generators[change["new"]])
-        style.unobserve(self._on_style, "value")  # one new picture is enough
-        style.options = choice["options"]
-        style.value = kept if kept in choice["options"] else choice["value"]
-        style.observe(self._on_style, "value")
+        self._offer_styles()
         self._try(self._draw)
 
-    def _on_style(self, change) -> None:
-        self._try(self._draw)
+    def _on_city(self, change) -> None:
+        if not self._is_offering:
+            self._is_offering = True
+            _offer(self.controls["hour"], list(self._styles[change["new"]]))
+            self._is_offering = False
+            self._try(self._draw)
+
+    def _on_hour(self, change) -> None:
+        if not self._is_offering:
+            self._try(self._draw)
 
     def _try(self, *actions: Callable[[], None]) -> None:
         """Call all of them; errors are shown below the map, where a callback's traceback is not."""
@@ -236,6 +250,13 @@ class StreetPainter(ipywidgets.VBox):
     def __repr__(self) -> str:  # the same for every ipywidgets: committed outputs hold it
         width, height = self.painting.size
         return f"StreetPainter({width}x{height})"
+
+
+def _offer(control: ipywidgets.Dropdown, options: list[str], preferred: str | None = None) -> None:
+    """Give a list new options; what was chosen stays where it can, else the preferred or first."""
+    kept = control.value
+    control.options = options
+    control.value = next(x for x in (kept, preferred, options[0]) if x in options)
 
 
 def _row(*children: ipywidgets.Widget) -> ipywidgets.HBox:
@@ -326,7 +347,11 @@ def explore_classes(
         "becomes": ipywidgets.Dropdown(
             description="becomes", options=[REMOVED, *BENCHMARK_NAMES], value="bus"
         ),
-        "style": ipywidgets.Dropdown(description="style", **_style_choice(generator)),
+        "style": ipywidgets.Dropdown(
+            description="style",
+            options=[*generator.styles, MEAN_STYLE],
+            value=daylight(generator),
+        ),
     }
 
     def draw(scene: int, name: str, becomes: str, style: str):
