@@ -11,10 +11,13 @@ from utils.feedback import (
     agreement_with,
     class_shares,
     compare,
+    compare_outlines,
     controls,
     died_out,
     maps_by_round,
+    soften,
 )
+from utils.intervals import Interval
 from utils.labels import ID
 from utils.metrics import BoundaryScore, SegmentationScore
 from utils.pipeline import Pipeline, agreement
@@ -133,3 +136,42 @@ def test_class_shares_and_what_died_out():
     assert agreement_with(torch.stack([start, end]), start).tolist() == [[1, 1], [1 - 5 / 64, 1]]
     assert died_out(shares) == {"car": 0}
     assert died_out(shares, left=1.01) == {"sky": 1, "car": 0}, "the road grew"
+
+
+def test_softening_by_hand():
+    crowd = torch.tensor([[[7, 7, 7], [7, 11, 11], [26, 26, 26]]], dtype=torch.uint8)
+    assert soften(crowd)[0, 1, 1] == 7 and soften(crowd).dtype == torch.uint8
+    poles = torch.full((1, 9, 12), ID["road"], dtype=torch.uint8)
+    poles[..., 3], poles[..., 7:9] = ID["pole"], ID["pole"]
+    thick = poles.clone()
+    thick[..., 3] = ID["road"]
+    assert torch.equal(soften(poles), thick)
+
+
+def test_outlines_of_the_same_map_of_a_softer_and_of_a_moved_one():
+    first_ids = torch.full((4, 32, 64), ID["road"], dtype=torch.uint8)
+    first_ids[:, 8:24, 20:40] = ID["car"]
+    first_ids[:, 10, 19] = ID["car"]  # a bump
+    same = compare_outlines(first_ids, first_ids)
+    assert vars(same) == {
+        "length": Interval(0, 0, 0),
+        "f_score": Interval(1, 1, 1),
+        "on_outlines": Interval(1, 1, 1),
+    }
+    softer = compare_outlines(first_ids, soften(first_ids))
+    assert softer.length.value < 0 and softer.f_score.value > 0.95
+    moved = compare_outlines(first_ids, first_ids.roll(8, -1))
+    assert abs(moved.length.value) < 0.02 and moved.f_score.value < softer.f_score.value
+    assert moved.on_outlines.value < softer.on_outlines.value < 1
+    assert "agreement on outlines 1.000" in str(same) and "+0.0 %" in str(same)
+
+
+def test_outlines_of_scenes_from_one_photo_are_drawn_together():
+    first_ids = torch.full((4, 32, 64), ID["road"], dtype=torch.uint8)
+    first_ids[:, 8:24, 20:40] = ID["car"]
+    second_ids = first_ids.clone()
+    second_ids[::2] = first_ids[::2].roll(8, -1)
+    names = ["a_left", "a_right", "b_left", "b_right"]
+    together = compare_outlines(first_ids, second_ids, names).on_outlines
+    apart = compare_outlines(first_ids, second_ids).on_outlines
+    assert together.low == together.value == together.high == apart.value > apart.low

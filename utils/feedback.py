@@ -5,12 +5,14 @@ maps = maps_by_round(pipeline, image_u8, rounds=10)     # (11, B, H, W)
 agreement_with(maps, maps[0])                           # (11, B): what is left of the first
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from utils.intervals import Interval, by_photo, interval
 from utils.labels import NAMES, NUM_LABELS, instance_edges
 from utils.metrics import BoundaryResult, BoundaryScore, SegmentationResult, SegmentationScore
 from utils.pipeline import Pipeline, agreement
@@ -77,6 +79,81 @@ def controls(label_ids: Tensor, seed: int = 0) -> dict[str, Tensor]:
     noise = torch.rand(flat.shape, generator=torch.Generator().manual_seed(seed))
     shuffled = flat.gather(1, noise.argsort(1).to(flat.device)).reshape(label_ids.shape)
     return {"another scene": label_ids.roll(1, 0), "shuffled": shuffled}
+
+
+def soften(label_ids: Tensor) -> Tensor:
+    """Round off the outlines of maps: each pixel gets the most frequent label of its 3x3 pixels.
+
+    Args:
+        label_ids: (B, H, W), label ids 0..33.
+
+    Returns:
+        (B, H, W) uint8.  At the rim, only pixels inside the map count.
+    """
+    planes = F.one_hot(label_ids.long(), NUM_LABELS).movedim(-1, 1).float()  # (B, 34, H, W)
+    shares = F.avg_pool2d(planes, 3, stride=1, padding=1, count_include_pad=False)
+    return shares.argmax(1).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class OutlineComparison:
+    """What became of the first maps' outlines in the second maps, with intervals over photos.
+
+    Attributes:
+        length: length of the second outlines / length of the first - 1; negative: shorter.
+        f_score: boundary F-score, 1 where all outlines lie on the first ones, see BoundaryScore.
+        on_outlines: agreement on the pixels of the first outlines, 0..1.
+    """
+
+    length: Interval
+    f_score: Interval
+    on_outlines: Interval
+
+    def __str__(self) -> str:
+        low, high = 100 * self.length.low, 100 * self.length.high
+        return (
+            f"length {100 * self.length.value:+5.1f} % ({low:+.1f} to {high:+.1f}), "
+            f"F {self.f_score}, agreement on outlines {self.on_outlines}"
+        )
+
+
+def compare_outlines(
+    first_ids: Tensor, second_ids: Tensor, names: Sequence[str] | None = None
+) -> OutlineComparison:
+    """Compare the outlines of the second maps with those of the first.
+
+    Args:
+        first_ids, second_ids: (B, H, W) label ids 0..33, of two scenes or more.
+        names: of the scenes, where several may come from one photo, see utils.intervals.by_photo().
+    """
+    first_ids, second_ids = first_ids.cpu(), second_ids.cpu()
+    rows = torch.stack([_outline_counts(*pair) for pair in zip(first_ids, second_ids)])
+    if names is not None:
+        rows = by_photo(rows, names)
+
+    def length(rows: Tensor) -> Tensor:
+        second, first = rows.sum(0)[:2]
+        return second / first - 1
+
+    def on_outlines(rows: Tensor) -> Tensor:
+        same, edges = rows.sum(0)[2:4]
+        return same / edges
+
+    def f_score(rows: Tensor) -> float:
+        score = BoundaryScore()
+        score.counts, score.pixels = rows.sum(0)[4:].reshape(score.counts.shape), 1
+        return score.compute().f_score
+
+    return OutlineComparison(*(interval(f, rows) for f in (length, f_score, on_outlines)))
+
+
+def _outline_counts(first_ids: Tensor, second_ids: Tensor) -> Tensor:
+    """Of one scene (H, W): outline pixels of both maps, hits on outlines, and BoundaryScore's."""
+    score = BoundaryScore()
+    score.update(second_ids, first_ids)
+    edges = instance_edges(first_ids[None].int())[0]
+    hits = torch.stack([((first_ids == second_ids) & edges).sum(), edges.sum()])
+    return torch.cat([score.outline, hits, score.counts.flatten()]).double()
 
 
 def agreement_by_distance(first_ids: Tensor, second_ids: Tensor, furthest: int = 8) -> Tensor:
