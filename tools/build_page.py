@@ -184,6 +184,7 @@ def find_generators(folder: Path = WEIGHTS) -> dict[str, Path]:
     Raises FileNotFoundError if there is none.
     """
     files = {path.stem.partition("_")[2]: path for path in folder.glob("generator_*.safetensors")}
+    files.pop("plain", None)  # notebook 03's, which has no styles to choose from
     if not files:
         raise FileNotFoundError(
             f"{folder} holds no generator_*.safetensors: pass a folder of bundled weights."
