@@ -55,7 +55,8 @@ def folder(tmp_path_factory):
             ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__")
         )
     (folder / "data").mkdir()
-    (folder / "data" / "weights").symlink_to(ROOT / "data" / "weights")
+    for name in ("weights", "streets"):
+        (folder / "data" / name).symlink_to(ROOT / "data" / name)
     (folder / "notebooks").mkdir()
     shutil.copy(ROOT / "notebooks" / "07_paint_a_street.ipynb", folder / "notebooks")
     for name, sources in (("explorers", EXPLORERS), ("upload", UPLOAD)):

@@ -411,6 +411,7 @@ def photo_to_photo_by_graphs() -> None:
     plain = [pipeline.run(image_u8) for image_u8 in photos]
     with pytest.MonkeyPatch.context() as patch:
         pretended_graph.install(patch)
+        patch.setenv("COURSE_RECORD", "all")
         # Two calls of the segmentation network in a run, one of the generator.
         again = [pipeline.run(image_u8) for image_u8 in photos * (graphs.WARMUP_CALLS // 2 + 1)]
         assert pretended_graph.PretendedGraph.made == 2
