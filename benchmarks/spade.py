@@ -7,8 +7,7 @@
 The two sides of a row run in turn on the same maps, one map at a time, and the ratio is that of
 their medians.  The plain side is forward() as published: in torch's default layout, with spectral
 normalisation in each call.  Weights are random (or --weights); batch norm has the statistics of two
-of the maps.  The two sides of the rows about Winograd are the fast generator with and without the
-convolutions of spade/fast/winograd.py, also of the generators that come with the project.
+of the maps.
 """
 
 import argparse
@@ -17,21 +16,18 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
-from unittest import mock
 
 import torch
 from timing import in_turn, machine
 
 import spade
-from spade.fast import Neighbourhoods, fast_forward, stages, winograd
+from spade.fast import Neighbourhoods, fast_forward, stages
 from spade.normalization import SpectralNormConv2d
 from spade.semantics import label_codes
 from utils.commands import width_and_height
-from utils.files import PROJECT
 from utils.images import pm1_to_u8
 from utils.scenes import open_scenes
 
-BUNDLED = PROJECT / "data" / "weights"
 PRECISIONS = {"exact": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -79,22 +75,6 @@ def row(work: str, ours: str, other: str, verdict: str) -> None:
 
 def seconds_row(work: str, ours: float, other: float, least: float) -> None:
     row(work, f"{ours:.3f} s", f"{other:.3f} s", f"{other / ours:5.2f}x (at least {least:g})")
-
-
-def winograd_row(
-    name: str, generator: spade.SpadeGenerator, maps: list[torch.Tensor], rounds: int
-) -> None:
-    """Compare exact pictures with and without the convolutions of spade/fast/winograd.py."""
-
-    def without(label_ids: torch.Tensor) -> torch.Tensor:
-        with mock.patch.object(winograd, "pays", return_value=False):
-            return generator.synthesize(label_ids)
-
-    with mock.patch.object(winograd, "convolution", wraps=winograd.convolution) as convolution:
-        generator.synthesize(maps[0])
-    work = f"{name}, {convolution.call_count} by Winograd; none of them"
-    sides = {"with": generator.synthesize, "without": without}
-    seconds_row(work, *seconds_each(rounds, maps, sides), 1.05)
 
 
 def peak_bytes(side: str, arguments: argparse.Namespace) -> int:
@@ -198,13 +178,6 @@ def main() -> None:
     other, exact, bf16 = seconds_each(1, [noise], sides)
     seconds_row("exact, another id in every pixel", exact, other, 0.9)
     seconds_row("bf16, another id in every pixel", bf16, other, 0.9)
-
-    winograd_row("exact", fast, maps, arguments.rounds)
-    for path in sorted(BUNDLED.glob("generator_*.safetensors")):
-        bundled = spade.load_generator(path)
-        streets = open_scenes("toy", "val", size=bundled.size).evenly_spaced(arguments.pictures)
-        own_maps = [scene.label_ids for scene in streets]
-        winograd_row(path.stem, bundled, own_maps, 5 * arguments.rounds)
 
     differences, decibels = [], []
     for label_ids in [*maps, noise]:

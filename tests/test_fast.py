@@ -9,7 +9,7 @@ from test_spade import small_generator
 from torch.utils.flop_counter import FlopCounterMode
 
 import spade
-from spade.fast import fast_forward, number_neighbourhoods, tables, winograd
+from spade.fast import fast_forward, number_neighbourhoods, tables
 from spade.normalization import SpectralNormConv2d, fold_spectral_norm
 from spade.semantics import codes_to_planes, label_codes
 from utils.toy.streets import draw_street
@@ -131,53 +131,6 @@ def test_a_latent_of_zeros_is_none():
     assert torch.equal(
         fast_forward(generator, codes), fast_forward(generator, codes, torch.zeros(1, 3))
     )
-
-
-@pytest.fixture
-def winograd_calls(monkeypatch):
-    """Winograd's convolution wherever it is possible; the shapes (B, h, w, in) that it got."""
-    shapes, convolution = [], winograd.convolution
-
-    def noted(x, weight, bias):
-        shapes.append(tuple(x.shape))
-        return convolution(x, weight, bias)
-
-    monkeypatch.setattr(tables, "MAX_PATCH_PIXELS", 0)
-    monkeypatch.setattr(winograd, "MIN_PIXELS", 1)
-    monkeypatch.setattr(winograd, "MIN_CHANNELS", 1)
-    monkeypatch.setattr(winograd, "convolution", noted)
-    return shapes
-
-
-@pytest.mark.parametrize("tiles", [1, 5, 128])
-@pytest.mark.parametrize(
-    "shape", [{}, {"batch": 3}, {"height": 2, "width": 2}, {"height": 2, "width": 40}], ids=str
-)
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_winograds_convolution_is_torchs_own(shape, tiles, layout, monkeypatch):
-    """In double precision."""
-    monkeypatch.setattr(winograd, "TILES", tiles)
-    sizes = {"batch": 1, "height": 8, "width": 6} | shape
-    random = torch.Generator().manual_seed(0)
-    x = torch.randn(*sizes.values(), 5, generator=random)
-    weight, bias = torch.randn(3, 5, 3, 3, generator=random), torch.randn(3, generator=random)
-    found = winograd.convolution(x, weight.contiguous(memory_format=layout), bias)
-    images = x.permute(0, 3, 1, 2).double()
-    expected = F.conv2d(images, weight.double(), bias.double(), padding=1).permute(0, 2, 3, 1)
-    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("size", [(64, 64), (192, 320)], ids=["even", "odd start grid"])
-def test_with_the_convolutions_of_wide_blocks(size, winograd_calls):
-    label_ids = torch.stack([street_ids(*size), noise_ids(size[1], size[0])])
-    assert_equal_to_plain(small_generator(), label_ids)
-    assert (2, size[1], size[0], 4) in winograd_calls
-
-
-def test_bf16_does_without_the_convolutions_of_wide_blocks(winograd_calls):
-    generator, codes = small_generator(ngf=8, hidden=16), label_codes(street_ids(128, 64))
-    fast_forward(generator, codes, dtype=torch.bfloat16)
-    assert winograd_calls == []  # its sums lose too much in 16 bits
 
 
 @pytest.mark.parametrize("share", [-1, 2], ids=["convolutions", "tables"])

@@ -28,7 +28,6 @@ from torch import Tensor, nn
 
 from ..normalization import SPADE, SpectralNormConv2d
 from ..semantics import LABEL_PLANES, codes_to_planes
-from . import winograd
 
 OUTSIDE = 2 * LABEL_PLANES  # the code of pixels outside of the map: neither a class nor an edge
 MAX_SCALED = 1 << 18  # activations that are scaled at once; more would not stay in the CPU's cache
@@ -254,8 +253,6 @@ def _convolved(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolve x (B, h, w, in) with a 3x3 kernel -> (B, h, w, out)."""
     if x[..., 0].numel() <= MAX_PATCH_PIXELS:
         return _product_of_patches(x, weight.to(x.dtype), bias.to(x.dtype))
-    if winograd.pays(x, weight):
-        return winograd.convolution(x, weight, bias)
     x = x.permute(0, 3, 1, 2)  # (B, in, h, w) in the layout channels-last
     x = F.conv2d(x, weight.to(x.dtype), bias.to(x.dtype), padding=1)
     return x.permute(0, 2, 3, 1).contiguous()
