@@ -22,7 +22,7 @@ from timing import machine, store_by
 from utils.cache import cached
 from utils.feedback import compare_outlines, controls, soften
 from utils.files import PROJECT
-from utils.intervals import Interval, by_photo, confusions, interval, labels_in
+from utils.intervals import Interval, by_photo, confusions, interval, labels_in, occurrences
 from utils.labels import NAMES
 from utils.metrics import iou_of
 from utils.pipeline import agreement, load_pipeline
@@ -60,7 +60,7 @@ def main() -> None:
             maps.append(judge.predict(picture).cpu())
     first_ids, second_ids = map(torch.cat, own)
     counts = by_photo(confusions(second_ids, first_ids), scenes.names)
-    occurs, iou = (counts.sum(2) > 0).sum(0), iou_of(counts.sum(0))
+    occurs, iou = occurrences(counts), iou_of(counts.sum(0))
     seconds = {"second map": second_ids, **controls(second_ids)}
     compared = {"second map": second_ids, "softened map": torch.cat([soften(x) for x in own[0]])}
     compared["another scene"] = seconds["another scene"]

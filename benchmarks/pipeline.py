@@ -38,6 +38,7 @@ from utils.intervals import (
     interval,
     labels_in,
     mean_iou,
+    occurrences,
     pixel_accuracy,
 )
 from utils.labels import NAMES, label_ids_to_train_ids, train_ids_to_label_ids
@@ -107,7 +108,7 @@ def measure(pipeline: Pipeline, scenes: Scenes) -> dict:
         shares.append(agreement(result.label_ids, result.generated_label_ids).cpu())
     counts = {way: by_photo(torch.cat(rows), scenes.names) for way, rows in parts.items()}
     labels = labels_in(counts["photo"], AT_LEAST)
-    occurs = (counts["photo"].sum(2) > 0).sum(0)  # in how many photos
+    occurs = occurrences(counts["photo"])
     iou = {way: iou_of(rows.sum(0)) for way, rows in counts.items()}
 
     def less(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

@@ -22,13 +22,15 @@ from timing import in_turn, machine
 from utils.files import PROJECT
 from utils.intervals import (
     RESAMPLES,
+    by_photo,
     confusions,
     interval,
     labels_in,
     mean_iou,
+    occurrences,
     pixel_accuracy,
 )
-from utils.labels import CAMVID_NAMES, LABEL_OF_CAMVID_ID, NAMES, NUM_LABELS
+from utils.labels import CAMVID_NAMES, LABEL_OF_CAMVID_ID, NAMES
 from utils.metrics import iou_of
 from utils.progress import progress
 from utils.scenes import open_photos, open_scenes
@@ -77,23 +79,19 @@ def streets(network: SegmentationNet) -> None:
     """Score it on photos of Karlsruhe with manual maps, with bootstrap intervals over photos."""
     for size in SIZES:
         scenes = open_scenes("streets", "val", size=size)
-        photos = [name.rsplit("_", 1)[0] for name in scenes.names]  # one or two scenes each
-        names = list(dict.fromkeys(photos))
-        counts = torch.zeros(len(names), NUM_LABELS, NUM_LABELS, dtype=torch.double)
-        for photo, scene in zip(photos, progress(scenes, "streets")):
-            predicted_ids = network.predict(scene.image_u8)
-            pair = predicted_ids[None], scene.label_ids[None]
-            counts[names.index(photo)] += confusions(*pair)[0]
+        pairs = ((network.predict(x.image_u8), x.label_ids) for x in progress(scenes, "streets"))
+        by_scene = torch.cat([confusions(*(ids[None] for ids in pair)) for pair in pairs])
+        counts = by_photo(by_scene, scenes.names)
         classes = labels_in(counts, MIN_PHOTOS)
         miou = interval(lambda rows, classes=classes: mean_iou(rows, classes), counts)
         print(
-            f"\n{scenes}, {len(names)} photos\n"
+            f"\n{scenes}, {len(counts)} photos\n"
             f"  pixel accuracy {interval(pixel_accuracy, counts)}, mIoU over the {len(classes)} "
             f"classes in at least {MIN_PHOTOS} photos {miou}; 95 % intervals, {RESAMPLES} "
             "resamples of the photos"
         )
         if size == (512, 256):
-            occurs = (counts.sum(2) > 0).sum(0)  # in how many photos
+            occurs = occurrences(counts)
             for label, value in zip(classes, iou_of(counts.sum(0))[classes].tolist()):
                 print(f"  {NAMES[label]:13} {value:.3f}, in {occurs[label]} photos")
     print()

@@ -11,17 +11,18 @@ import dataclasses
 
 import torch
 from timing import machine, store
-from torch import Tensor
 
 from utils.cache import cached
 from utils.files import PROJECT
 from utils.intervals import (
     RESAMPLES,
     Interval,
+    by_photo,
     confusions,
     interval,
     labels_in,
     mean_iou,
+    occurrences,
     pixel_accuracy,
 )
 from utils.labels import NAMES
@@ -64,7 +65,7 @@ def scored(network: SegmentationNet, scenes: Scenes) -> dict:
         counts.append(confusions(predicted_ids, true_ids))
         boundaries.update(predicted_ids, true_ids)
     by_scene = torch.cat(counts)
-    units = _by_photo(by_scene, scenes.names) if scenes.dataset == "streets" else by_scene
+    units = by_photo(by_scene, scenes.names)
     classes = labels_in(units, LEAST)
     miou = interval(lambda rows: mean_iou(rows, classes), units)
     accuracies = [float(pixel_accuracy(row[None])) for row in by_scene]
@@ -72,7 +73,7 @@ def scored(network: SegmentationNet, scenes: Scenes) -> dict:
     traffic = by_scene[:, list(TRAFFIC_IDS)][:, :, list(TRAFFIC_IDS)]  # (N, 10, 10)
     mistaken = traffic.sum((1, 2)) - traffic.diagonal(dim1=1, dim2=2).sum(1)
     confused = mistaken.argsort(descending=True)[:WORST].tolist()
-    occurs = (units.sum(2) > 0).sum(0).tolist()
+    occurs = occurrences(units).tolist()
     iou, outlines = iou_of(by_scene.sum(0)), boundaries.compute()
     confusion = by_scene.sum(0)[list(TRAFFIC_IDS)].long()  # (10, 34)
     return {
@@ -107,13 +108,6 @@ def show(row: dict) -> None:
     print(f"  pixel accuracy {accuracy}, boundary F-score {row['boundary_f']:.3f}")
     for name, figures in row["by_class"].items():
         print("  {:14} IoU {iou:.3f}, F {boundary_f:.3f}, in {in}".format(name, **figures))
-
-
-def _by_photo(counts: Tensor, names: list[str]) -> Tensor:
-    """Add up the scenes of one photo: its left and its right part are no two samples."""
-    photos = [name.rsplit("_", 1)[0] for name in names]
-    rows = [[i for i, photo in enumerate(photos) if photo == one] for one in dict.fromkeys(photos)]
-    return torch.stack([counts[row].sum(0) for row in rows])
 
 
 def _plain(figure: Interval) -> list[float]:

@@ -17,6 +17,7 @@ are kept in benchmarks/streets_synthesis.txt.
 """
 
 import argparse
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,33 +62,29 @@ class Pictures:
         return Pictures(self.image_u8[rows], self.label_ids[rows], self.photo[rows], kinds)
 
 
-def features_of(network: SegmentationNet) -> Features:
-    """Means of the last two feature maps, at strides 16 and 32."""
+def features_of(network: SegmentationNet, textures: bool = False) -> Features:
+    """Means of the last two feature maps, at strides 16 and 32; they also tell the layout.
+
+    Args:
+        textures: instead means and deviations at strides 4, 8 and 16, which tell how things look.
+    """
+    chosen, statistics = (
+        (slice(2, 5), (torch.mean, torch.std)) if textures else (slice(-2, None), (torch.mean,))
+    )
 
     @torch.no_grad()
     def features(image_u8: Tensor) -> Tensor:
         x = u8_to_imagenet(image_u8, network.backbone.mean, network.backbone.std)
-        return torch.cat([x.mean((2, 3)) for x in network.encoder(x)[-2:]], dim=1)
+        maps = network.encoder(x)[chosen]
+        return torch.cat([f(x, (2, 3)) for x in maps for f in statistics], dim=1)
 
     return features
 
 
-def lite2_features() -> Features:
-    """The same of EfficientNet-Lite2 with ImageNet weights."""
-    return features_of(SegmentationNet("efficientnet_lite2", pretrained=True).eval())
-
-
-def lite2_textures() -> Features:
-    """Means and deviations of Lite2's feature maps at strides 4, 8 and 16: how things look."""
-    network = SegmentationNet("efficientnet_lite2", pretrained=True).eval()
-
-    @torch.no_grad()
-    def features(image_u8: Tensor) -> Tensor:
-        x = u8_to_imagenet(image_u8, network.backbone.mean, network.backbone.std)
-        maps = network.encoder(x)[2:5]
-        return torch.cat([f(x, (2, 3)) for x in maps for f in (torch.mean, torch.std)], dim=1)
-
-    return features
+@functools.cache
+def lite2() -> SegmentationNet:
+    """EfficientNet-Lite2 with ImageNet weights."""
+    return SegmentationNet("efficientnet_lite2", pretrained=True).eval()
 
 
 def all_features(features: Features, image_u8: Tensor) -> Tensor:
@@ -217,7 +214,7 @@ def distances(pipeline: Pipeline, cities: dict[str, tuple[Pictures, Pictures]]) 
         pipeline: the judge, and the generator with its encoder.
     """
     judge = pipeline.segmenter
-    kinds_of_features = features_of(judge), lite2_features()
+    kinds_of_features = features_of(judge), features_of(lite2())
     print("city       images  judge's features        EfficientNet-Lite2's    mIoU, image / photo")
     for city, (val, train) in cities.items():
         fake_u8 = generated(pipeline.generator, val, pipeline.style_of)
@@ -243,7 +240,8 @@ def cities_asked_for(
     of the map; the other by earlier ones, which tell how things look.
     """
     print(f"\nwhich city? asked of {maps} maps of each city's photos; before it, its real photos")
-    for title, features in (("deep", lite2_features()), ("textures", lite2_textures())):
+    for title in ("deep", "textures"):
+        features = features_of(lite2(), textures=title == "textures")
 
         def read(image_u8: Tensor, features: Features = features) -> Tensor:
             return all_features(features, as_jpeg(image_u8))

@@ -36,6 +36,7 @@ from utils.files import PROJECT, write_atomically
 from utils.images import crop_to_aspect, pm1_to_u8, read_map, resize_map, save_image
 from utils.labels import BENCHMARK_NAMES, COLORS, NAMES
 from utils.painter import empty_street
+from utils.painter.painting import ANY, styles_by_city
 from utils.scenes import open_scenes
 from utils.weights import OWN_LICENCE, pack_state, unpack_state
 
@@ -45,9 +46,7 @@ MAX_BYTES = 7_000_000  # of one generator: what a phone loads in a few seconds
 
 # Generators by the names in their files, in the order of the list; others follow.
 TITLES = {"streets": "real streets", "toy": "toy streets"}
-HOURS = ("morning", "noon", "day", "dusk", "night")
 BRIGHT = ("noon", "day")
-ANY = "any"
 CALIFORNIA_STARTS = ("0030", "0026", "0052", "0044")  # the first is what the page opens with
 TOY_STARTS = (0, 1, 2, 6)  # scenes of the validation split
 
@@ -141,36 +140,31 @@ def export_generator(generator: spade.SpadeGenerator, path: Path) -> None:
 def style_lists(generator: spade.SpadeGenerator) -> dict:
     """A generator's styles as one or two lists: {"lists": titles, "styles": ..., "style": chosen}.
 
-    With pairs, "Sonnental, dusk", there is a list of cities and one of hours, and each has the
-    entry "any"; without, one of all names.  A style is {"names": one or two, "z": base64 of
-    float32}.
+    With pairs, "Sonnental, dusk", the two lists are those of the painter, see styles_by_city();
+    without, there is one of all names.  A style is {"names": one or two, "z": base64 of float32}.
     """
-    zero = torch.zeros(generator.z_dim)
-    pairs = [name.split(", ") for name in generator.styles if ", " in name]
-    cities, hours = ({pair[side] for pair in pairs} for side in (0, 1))
-    named = {}
-    for name, z in generator.styles.items():
-        if not pairs:
-            named[(name,)] = z
-        elif name in hours:
-            named[ANY, name] = z
-        else:
-            city, _, hour = name.partition(", ")
-            named[city, hour or ANY] = z
-    named[(ANY, ANY) if pairs else (MEAN_STYLE,)] = zero
-
-    def order(names: tuple[str, ...]) -> list:
-        """Cities before "any" and by name; hours as in a day; the mean of all last."""
-        ranks = [HOURS.index(name) if name in HOURS else len(HOURS) for name in names]
-        return [(name in (ANY, MEAN_STYLE), rank, name) for name, rank in zip(names, ranks)]
-
-    ordered = sorted(named, key=order)
-    of_first_city = [names for names in ordered if len(names) == 1 or names[0] == ordered[0][0]]
-    chosen = next((names for names in of_first_city if names[-1] in BRIGHT), ordered[0])
+    by_city = styles_by_city(generator)
+    styles = {
+        (city, hour): name
+        for city in sorted(by_city, key=lambda city: (city == ANY, city))
+        for hour, name in by_city[city].items()
+    }
+    has_pairs = any(", " in name for name in generator.styles)
+    if has_pairs:
+        first_city = next(iter(styles))[0]
+        offered = [names for names in styles if names[0] == first_city]
+    else:  # hours, then cities, and the mean last
+        hours_first = sorted(styles, key=lambda names: (names == (ANY, ANY), names[0] != ANY))
+        styles = {(styles[names],): styles[names] for names in hours_first}
+        offered = list(styles)
+    zero = torch.zeros(1, generator.z_dim)
     return {
-        "lists": ["City", "Hour"] if cities else ["Style"],
-        "styles": [{"names": names, "z": _base64(named[names])} for names in ordered],
-        "style": chosen,
+        "lists": ["City", "Hour"] if has_pairs else ["Style"],
+        "styles": [
+            {"names": names, "z": _base64(zero if name == MEAN_STYLE else generator.style(name))}
+            for names, name in styles.items()
+        ],
+        "style": next((names for names in offered if names[-1] in BRIGHT), offered[0]),
     }
 
 

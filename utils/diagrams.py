@@ -72,6 +72,11 @@ def show_diagram(
             axis.text(*middle, label[0], ha="center", va="center", fontsize=9, bbox=background)
 
 
+def _arrows(ways: str) -> list[tuple[str, str]]:
+    """Read "a b, b c" as arrows from a to b and from b to c."""
+    return [tuple(way.split()) for way in ways.split(", ")]
+
+
 def show_training_step() -> None:
     """One step of training: forward, loss, backward, step."""
     boxes = {
@@ -174,11 +179,6 @@ def show_generator(generator: nn.Module) -> None:
     show_diagram(boxes, [*arrows, (before, "image")])
 
 
-def _arrows(ways: str) -> list[tuple[str, str]]:
-    """Read "a b, b c" as arrows from a to b and from b to c."""
-    return [tuple(way.split()) for way in ways.split(", ")]
-
-
 def show_discriminator() -> None:
     """Draw the discriminator of two scales: what goes in, its layers, and what comes out."""
     boxes = {
@@ -195,9 +195,8 @@ def show_discriminator() -> None:
         "coarse": Box(4.5, 1, "five layers of the same kind, with other weights", "learns", 3.8),
         "coarse score": Box(7.1, 1, "a score for each\nlarger patch", width=1),
     }
-    ways = ["both 1", "1 2", "2 3", "3 4", "4 5", "5 score", "both half", "half coarse"]
-    arrows = [tuple(way.split()) for way in ["map both", "image both", *ways]]
-    show_diagram(boxes, [*arrows, ("coarse", "coarse score")])
+    ways = "map both, image both, both 1, 1 2, 2 3, 3 4, 4 5, 5 score, both half, half coarse"
+    show_diagram(boxes, [*_arrows(ways), ("coarse", "coarse score")])
 
 
 def show_adversarial_step() -> None:
@@ -234,9 +233,8 @@ def show_encoder() -> None:
         "generator": Box(4.8, 0.5, "generator", "learns"),
         "image": Box(5.9, 0.5, "generated\nimage"),
     }
-    ways = "photo layers, layers says, says z, says kl, noise z, z generator, map generator"
-    arrows = [tuple(way.split()) for way in f"{ways}, generator image".split(", ")]
-    show_diagram(boxes, arrows)
+    ways = "photo layers, layers says, says z, says kl, noise z, z generator, map generator, "
+    show_diagram(boxes, _arrows(ways + "generator image"))
 
 
 def show_pixel_discriminator() -> None:

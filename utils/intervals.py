@@ -102,9 +102,14 @@ def by_photo(rows: Tensor, names: Sequence[str], mean: bool = False) -> Tensor:
     return sums
 
 
+def occurrences(counts: Tensor) -> Tensor:
+    """Count in how many scenes each label occurs: counts (N, 34, 34) -> (34,)."""
+    return (counts.sum(2) > 0).sum(0)
+
+
 def labels_in(counts: Tensor, at_least: int = 1) -> list[int]:
     """List the benchmark's labels that occur in at least so many scenes of counts (N, 34, 34)."""
-    scenes = (counts.sum(2) > 0).sum(0)  # (34,), in how many scenes each label occurs
+    scenes = occurrences(counts)
     return [label for label in BENCHMARK_IDS if scenes[label] >= at_least]
 
 

@@ -177,9 +177,9 @@ def camvid_ids_to_label_ids(camvid_ids: torch.Tensor, source: str = "the map") -
     return _look_up(LABEL_OF_CAMVID_ID, camvid_ids)
 
 
-def label_ids_to_colors(label_ids: torch.Tensor) -> torch.Tensor:
-    """label_ids ([B,] H, W) -> image_u8 ([B,] 3, H, W) in the official palette."""
-    return _look_up(COLORS, label_ids).movedim(-1, -3)
+def label_ids_to_colors(label_ids: torch.Tensor, colors: torch.Tensor = COLORS) -> torch.Tensor:
+    """label_ids ([B,] H, W) -> image_u8 ([B,] 3, H, W), by default in the official palette."""
+    return _look_up(colors, label_ids).movedim(-1, -3)
 
 
 def _color_codes(colors: torch.Tensor) -> torch.Tensor:

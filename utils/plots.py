@@ -126,7 +126,7 @@ def instance_colors(instance_ids: torch.Tensor) -> torch.Tensor:
 
 def traffic_colors(label_ids: torch.Tensor) -> torch.Tensor:
     """Colour who moves on a street, (H, W), as TRAFFIC_COLORS does -> image_u8 (3, H, W)."""
-    return TRAFFIC_COLORS[label_ids.long().cpu()].permute(2, 0, 1)
+    return label_ids_to_colors(label_ids, TRAFFIC_COLORS)
 
 
 def show_legend(label_ids: torch.Tensor, colors: torch.Tensor = COLORS) -> None:
