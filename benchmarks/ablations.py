@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from streets_synthesis import Features, kernel_distance, lite2_features
+from streets_synthesis import Features, all_features, features_of, kernel_distance, lite2
 from timing import machine, store
 from torch import Tensor
 
@@ -126,7 +126,7 @@ def scores_of_images(
     read = torch.cat([judge.predict(part) for part in fake_u8.split(16)])
     counts = confusions(read, label_ids)
     often = labels_in(counts, at_least=min(OFTEN, len(scenes)))
-    fake, real = (torch.cat([features(x) for x in u8.split(16)]) for u8 in (fake_u8, image_u8))
+    fake, real = (all_features(features, x) for x in (fake_u8, image_u8))
     return {
         "miou": interval(lambda rows: mean_iou(rows, often), counts),
         "distance": distance(fake, real),
@@ -191,7 +191,7 @@ def main() -> None:
         rows[f"{name}, random z"] = images_of(network, shown, random=True)
     write_picture(rows)
     judge, _ = load_segmentation(find_weights("segmentation", "toy"))
-    features = lite2_features()
+    features = features_of(lite2())
     scores = {name: scores_of(x, scored, judge, features) for name, x in networks.items()}
     about = (
         f"{stages[0].pictures:,} pictures of {stages[0].size[0]}x{stages[0].size[1]} each, "
