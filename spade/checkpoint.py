@@ -163,6 +163,11 @@ def start_from(
         if len(paths) == 1:
             return
         paths = paths[1:]
+    _load_files(paths, network)
+
+
+def _load_files(paths: Sequence[Path], network: nn.Module) -> None:
+    """Load the files of a generator and its encoder, for start_from()."""
     parts = [part for part in (network.generator, network.encoder) if part is not None]
     if len(paths) != len(parts):
         raise ValueError(
@@ -178,6 +183,33 @@ def start_from(
         }
         take_over(part, state | vectors, path)
         find_singular_vectors(part, 50)
+
+
+@torch.no_grad()
+def blend_with_start(paths: Sequence[Path], network: nn.Module, share: float) -> None:
+    """Mix the weights that a training started from into its result, in place.
+
+    Both do what they have learned, and the mean of their weights can do better than either.
+
+    Args:
+        paths: the files that start_from() got; of a run's last.pt the running mean is taken.
+        network: a VariationalGenerator, trained.
+        share: of the start's weights, 0..1.
+
+    Source: Wortsman et al., CVPR 2022, arXiv:2109.01903, section 3.
+    """
+    start = copy.deepcopy(network)
+    if paths[-1].suffix == ".pt":
+        mean = load_torch_file(paths[-1])["averaged"]
+        prefix = "module."
+        state = {k.removeprefix(prefix): v for k, v in mean.items() if k.startswith(prefix)}
+        take_over(start, state, paths[-1])
+    else:
+        _load_files([path for path in paths if path.suffix != ".pt"], start)
+    for own, other in zip(network.state_dict().values(), start.state_dict().values()):
+        if own.is_floating_point():  # batch norm also has counters
+            own.lerp_(other, share)
+    find_singular_vectors(network, 50)
 
 
 def take_over(part: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:

@@ -19,7 +19,7 @@ from utils.recipes import Data, Place, Training, option, some_of
 from utils.scenes import open_scenes
 from utils.segmentation import load_segmentation
 
-from .checkpoint import save_encoder, save_generator, start_from, take_over
+from .checkpoint import blend_with_start, save_encoder, save_generator, start_from, take_over
 from .discriminator import MultiscaleDiscriminator
 from .encoder import Encoder
 from .generator import ENLARGEMENTS, SpadeGenerator
@@ -91,6 +91,12 @@ class Stage(Data, Recipe):
         "and so the same weights",
         alternatives=("random",),
     )
+    start_share: float = option(
+        0.0,
+        "share of the weights of start that is mixed into the saved generator and encoder",
+        least=0,
+        most=1,
+    )
 
 
 def networks_of(
@@ -158,8 +164,14 @@ def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) ->
     network, discriminator = networks_of(stage, classes)
     generator, encoder = network.generator, network.encoder
     classifier = StyleClassifier(classes, generator.z_dim) if styled else None
-    if stage.start not in (None, ("random",)):
-        start_from([Path(x) for x in stage.start], network, discriminator, classifier)
+    start = [Path(x) for x in stage.start or () if x != "random"]
+    if start:
+        start_from(start, network, discriminator, classifier)
+    elif stage.start_share:
+        raise ValueError(
+            f"start_share is {stage.start_share}, but the stage starts from random weights: "
+            "expected 0, or files in start."
+        )
     train_spade(
         generator,
         discriminator,
@@ -174,6 +186,8 @@ def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) ->
     )
     if not PartialState().is_main_process:
         return
+    if stage.start_share:
+        blend_with_start(start, network, stage.start_share)
     generator.recipe = so_far
     if encoder is not None:
         generator.styles = named_styles(encoder, train_scenes)

@@ -148,6 +148,16 @@ def test_the_spade_command(segmenter, tmp_path, capsys):
     assert two.size == (128, 128) and two.upsampling == "more"
     current = torch.load(start, weights_only=True)["network"]
     assert torch.equal(two.conv_img.bias, current["generator.conv_img.bias"])
+    with pytest.raises(ValueError, match="start_share is 0.5, but the stage starts from random"):
+        run(*first, "--out", tmp_path / "no", "--start-share", 0.5)
+    biases = []
+    for share in (0, 0.5, 1):
+        out = tmp_path / f"share {share}"
+        run(*first, "--start", start, "--learning-rate", 0.1, "--start-share", share, "--out", out)
+        biases.append(spade.load_generator(out / "generator.safetensors").fc.bias)
+    torch.testing.assert_close(biases[2], one.fc.bias)
+    assert (biases[0] - biases[2]).abs().max() > 0.01
+    torch.testing.assert_close(biases[1], (biases[0] + biases[2]) / 2, atol=1e-3, rtol=0)
     run(*first, "--out", tmp_path / "three", "--z-dim", 0)
     assert sorted(x.name for x in (tmp_path / "three").iterdir())[0] == "generator.safetensors"
 
