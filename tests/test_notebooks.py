@@ -15,10 +15,11 @@ from tools.setup_cell import SOURCE
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb")) + sorted(NOTEBOOKS.glob("solutions/*.ipynb"))
-MAX_BYTES = 1_500_000
+MAX_BYTES, MAX_BYTES_TOGETHER = 1_500_000, 7_000_000
 WITH_CLASSES, MAX_CLASS = ("02", "03", "06"), 25  # where writing one is the lesson, in lines
 TAGS = {"parameters", "nbval-ignore-output", "nbval-skip", "raises-exception"}
-MIME_TYPES = {"text/plain", "text/html", "text/markdown", "image/jpeg"}
+PICTURES = {"image/jpeg", "image/png"}
+MIME_TYPES = {"text/plain", "text/html", "text/markdown"} | PICTURES
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:root|home|Users|tmp|content|var)/|[A-Z]:\\")
 
 
@@ -64,6 +65,10 @@ def test_small(path):
     assert path.stat().st_size <= MAX_BYTES
 
 
+def test_small_together():
+    assert sum(path.stat().st_size for path in PATHS) <= MAX_BYTES_TOGETHER
+
+
 def test_executed_from_top_to_bottom(notebook):
     # nbval compares nothing in a cell whose execution_count is null
     counts = [cell.execution_count for cell in code_cells(notebook)]
@@ -77,7 +82,7 @@ def test_outputs_are_clean(notebook):
             assert output.output_type != "error" or "raises-exception" in tags(cell), where
             assert output.get("name") != "stderr", f"{where}: {output.get('text', '')[:200]!r}"
             assert set(output.get("data", {})) <= MIME_TYPES, f"{where}: {list(output.data)}"
-            data = [v for k, v in output.get("data", {}).items() if k != "image/jpeg"]
+            data = [v for k, v in output.get("data", {}).items() if k not in PICTURES]
             text = "\n".join([output.get("text", ""), *data, *output.get("traceback", [])])
             assert not re.search(r"\d+%\|", text), f"{where}: a progress bar"
             found = MACHINE_PATH.search(text)

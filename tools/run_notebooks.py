@@ -6,7 +6,7 @@
     python tools/run_notebooks.py --clean-only notebooks/*     # after saving in JupyterLab
 
 A deterministic notebook comes out the same, byte for byte, every time: execution counts 1..n, no
-timestamps, no widget state, fixed cell ids, pictures as JPEG.
+timestamps, no widget state, fixed cell ids, pictures as JPEG or PNG.
 """
 
 import argparse

@@ -7,10 +7,14 @@ import matplotlib.pyplot as plt
 from torch import Tensor, nn
 
 from utils.labels import label_ids_to_colors
-from utils.plots import FIGURE_WIDTH
+from utils.plots import DPI, FIGURE_WIDTH, GAP, pixel_axes
 
-# Fill colours by what a box stands for.
+# Fill colours by what a box stands for, and what the key below a diagram calls it.
 FILLS = {"data": "#e8f0fe", "learns": "#fde9d0", "fixed": "#eeeeee", "loss": "#f9d6d5"}
+KEY = {"data": "data", "learns": "is trained", "fixed": "is not trained", "loss": "loss"}
+OUTLINE = {"ec": "#555555", "lw": 1}
+HALF = 0.36  # of a box's height, in rows
+KEY_HEIGHT = 24  # pixels
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Box:
 def show_diagram(
     boxes: dict[str, Box], arrows: Sequence[tuple[str, str] | tuple[str, str, str]]
 ) -> None:
-    """Draw boxes and the arrows between them.
+    """Draw boxes, the arrows between them, and a key of their colours.
 
     Args:
         boxes: by name.
@@ -42,34 +46,40 @@ def show_diagram(
 
     Raises KeyError for an arrow to a box that is not there.
     """
-    half = 0.36  # of a box's height, in rows
     left = min(box.x - box.width / 2 for box in boxes.values()) - 0.1
     right = max(box.x + box.width / 2 for box in boxes.values()) + 0.1
     top, bottom = (f(box.y for box in boxes.values()) for f in (min, max))
-    rows = bottom - top + 1.1
-    figure, axis = plt.subplots(figsize=(FIGURE_WIDTH, min(0.95 * rows, 7)))
-    figure.subplots_adjust(left=0, right=1, bottom=0, top=1)
-    axis.set(xlim=(left, right), ylim=(bottom + 0.55, top - 0.55))
-    axis.set_axis_off()
+    width, height = FIGURE_WIDTH * DPI, round(95 * (bottom - top + 1))
+    figure = plt.figure(figsize=(FIGURE_WIDTH, (height + KEY_HEIGHT) / DPI))
+    axis = pixel_axes(figure, 0, 0, width, height)
+    axis.set(xlim=(left, right), ylim=(bottom + 0.5, top - 0.5))
     for box in boxes.values():
-        corner = box.x - box.width / 2, box.y - half
-        color = FILLS[box.kind]
-        axis.add_patch(plt.Rectangle(corner, box.width, 2 * half, fc=color, ec="#555555", lw=1))
+        corner = box.x - box.width / 2, box.y - HALF
+        axis.add_patch(plt.Rectangle(corner, box.width, 2 * HALF, fc=FILLS[box.kind], **OUTLINE))
         axis.text(box.x, box.y, box.text, ha="center", va="center", fontsize=10)
     for start, end, *label in arrows:
-        a, b = boxes[start], boxes[end]
-        if abs(a.y - b.y) < 2 * half:  # side by side
-            sign = 1 if b.x > a.x else -1
-            tail, tip = (a.x + sign * a.width / 2, a.y), (b.x - sign * b.width / 2, b.y)
-        else:
-            sign = 1 if b.y > a.y else -1
-            tail, tip = (a.x, a.y + sign * half), (b.x, b.y - sign * half)
-        style = {"arrowstyle": "-|>", "color": "#555555", "shrinkA": 0, "shrinkB": 0}
-        axis.annotate("", tip, tail, arrowprops=style)
-        if label:
-            middle = (tail[0] + tip[0]) / 2, (tail[1] + tip[1]) / 2
-            background = {"fc": "white", "ec": "none", "pad": 1}
-            axis.text(*middle, label[0], ha="center", va="center", fontsize=9, bbox=background)
+        _draw_arrow(axis, boxes[start], boxes[end], *label)
+    kinds = [kind for kind in FILLS if kind in {box.kind for box in boxes.values()}]
+    samples = [plt.Rectangle((0, 0), 1, 1, fc=FILLS[kind], **OUTLINE) for kind in kinds]
+    style = {"loc": "lower center", "ncols": len(kinds), "frameon": False, "fontsize": 9}
+    figure.legend(samples, [KEY[kind] for kind in kinds], borderpad=0, **style)
+
+
+def _draw_arrow(axis: plt.Axes, a: Box, b: Box, label: str = "") -> None:
+    """Draw an arrow from a to b, and its label above it or, if it points up or down, beside it."""
+    if abs(a.y - b.y) < 2 * HALF:  # side by side
+        sign = 1 if b.x > a.x else -1
+        tail, tip = (a.x + sign * a.width / 2, a.y), (b.x - sign * b.width / 2, b.y)
+        beside, where = (0, 2), {"ha": "center", "va": "bottom"}
+    else:
+        sign = 1 if b.y > a.y else -1
+        tail, tip = (a.x, a.y + sign * HALF), (b.x, b.y - sign * HALF)
+        beside, where = (6, 0), {"ha": "left", "va": "center"}
+    style = {"arrowstyle": "-|>", "color": "#555555", "shrinkA": 0, "shrinkB": 0}
+    axis.annotate("", tip, tail, arrowprops=style)
+    if label:
+        middle = (tail[0] + tip[0]) / 2, (tail[1] + tip[1]) / 2
+        axis.annotate(label, middle, beside, textcoords="offset points", fontsize=9, **where)
 
 
 def _arrows(ways: str) -> list[tuple[str, str]]:
@@ -85,7 +95,7 @@ def show_training_step() -> None:
         "scores": Box(2.4, 0, "scores of\n34 labels"),
         "loss": Box(3.6, 0, "loss\n(one number)", "loss"),
         "map": Box(4.8, 0, "true\nlabel map"),
-        "gradients": Box(2.9, 1.1, "a gradient for\neach weight", "loss", 1.0),
+        "gradients": Box(3.6, 1.1, "a gradient for\neach weight", width=1),
         "optimizer": Box(1.2, 1.1, "optimizer\n(Adam)", "fixed"),
     }
     arrows = [
@@ -182,8 +192,8 @@ def show_generator(generator: nn.Module) -> None:
 def show_discriminator() -> None:
     """Draw the discriminator of two scales: what goes in, its layers, and what comes out."""
     boxes = {
-        "map": Box(-0.1, 0, "label map\n36 planes", width=0.96),
-        "image": Box(-0.1, 1, "photo or\ngenerated image", width=0.96),
+        "map": Box(-0.2, 0, "label map\n36 planes", width=1.06),
+        "image": Box(-0.2, 1, "photo or\ngenerated image", width=1.06),
         "both": Box(1, 0.5, "joined:\n39 planes"),
         "1": Box(2, 0, "4x4, stride 2\nndf channels", "learns"),
         "2": Box(3, 0, "4x4, stride 2\n2 ndf", "learns"),
@@ -203,16 +213,16 @@ def show_adversarial_step() -> None:
     """Draw a step of the training: the generator's half above, the discriminator's below."""
     boxes = {
         "given": Box(0, 0, "photo,\nlabel map"),
-        "network": Box(1.1, 0, "encoder and\ngenerator learn", "learns"),
+        "network": Box(1.1, 0, "encoder and\ngenerator", "learns"),
         "image": Box(2.2, 0, "generated\nimage"),
-        "judge": Box(3.3, 0, "discriminator\nis not changed", "fixed"),
+        "judge": Box(3.3, 0, "discriminator", "fixed"),
         "losses": Box(4.6, 0, "hinge, matching,\nperceptual, KL", "loss", 1),
-        "step": Box(5.9, 0, "step of encoder\nand generator", width=1),
+        "step": Box(5.9, 0, "step of encoder\nand generator", "fixed", 1),
         "given 2": Box(1.1, 1, "photo,\nlabel map"),
         "image 2": Box(2.2, 1, "both, the image\nas a constant"),
-        "judge 2": Box(3.3, 1, "discriminator\nlearns", "learns"),
+        "judge 2": Box(3.3, 1, "discriminator", "learns"),
         "losses 2": Box(4.6, 1, "hinge", "loss", 1),
-        "step 2": Box(5.9, 1, "step of the\ndiscriminator", width=1),
+        "step 2": Box(5.9, 1, "step of the\ndiscriminator", "fixed", 1),
     }
     row = ["given", "network", "image", "judge", "losses", "step"]
     arrows = [*zip(row, row[1:]), ("image", "image 2"), ("given 2", "image 2")]
@@ -224,10 +234,10 @@ def show_encoder() -> None:
     """Draw the encoder, and how a latent is drawn from what it says of a photo."""
     boxes = {
         "photo": Box(0, 0.5, "photo"),
-        "layers": Box(1.1, 0.5, "six convolutions\nof stride 2", "learns"),
+        "layers": Box(1.1, 0.5, "six convolutions\nof stride 2", "learns", 0.9),
         "says": Box(2.3, 0.5, "mean, log variance\nof each number of z", width=1.1),
         "kl": Box(2.3, 1.6, "KL: how far from\nmean 0, variance 1", "loss", 1.1),
-        "noise": Box(3.6, 1.6, "random noise", "fixed", 1),
+        "noise": Box(3.6, 1.6, "random noise", width=1),
         "z": Box(3.6, 0.5, "z = mean +\ndeviation x noise", width=1),
         "map": Box(4.8, 1.6, "label map"),
         "generator": Box(4.8, 0.5, "generator", "learns"),
@@ -241,7 +251,7 @@ def show_pixel_discriminator() -> None:
     """Draw the discriminator that classifies every pixel."""
     boxes = {
         "image": Box(0, 0, "photo or\ngenerated image", width=1),
-        "backbone": Box(1.2, 0, "ImageNet network,\nfrozen", "fixed", 1),
+        "backbone": Box(1.2, 0, "ImageNet\nnetwork, frozen", "fixed", 1),
         "maps": Box(2.4, 0, "feature maps of\nstrides 32 to 2", width=1),
         "decoder": Box(3.6, 0, "decoder: six\nresidual blocks", "learns", 1),
         "scores": Box(4.8, 0, "35 scores for\neach pixel", width=1),
@@ -264,21 +274,22 @@ def show_painter(
         brushes: (class name, "#rrggbb") of each.
         label_ids, image_u8: (H, W) and (3, H, W) uint8, the map and its street.
     """
-    figure = plt.figure(figsize=(FIGURE_WIDTH, 3.9))
-    top = figure.add_axes((0, 0.9, 1, 0.1), xlim=(0, len(lists)), ylim=(0, 1))
+    side, high = (2 * length for length in reversed(label_ids.shape))
+    full, lines = 2 * side + GAP, -(-len(brushes) // 10)
+    figure = plt.figure(figsize=(full / DPI, (40 + high + GAP + 28 * lines) / DPI))
+    top = pixel_axes(figure, 0, 0, full, 32)
+    top.set(xlim=(0, len(lists)), ylim=(0, 1))
     for place, (description, chosen) in enumerate(lists.items()):
-        top.add_patch(plt.Rectangle((place + 0.32, 0.15), 0.66, 0.7, fc="white", ec="#999999"))
+        top.add_patch(plt.Rectangle((place + 0.32, 0.08), 0.66, 0.84, fc="white", ec="#999999"))
         top.text(place + 0.3, 0.5, description, ha="right", va="center", fontsize=9)
         top.text(place + 0.34, 0.5, chosen, va="center", fontsize=9)
-    for side, picture in enumerate((label_ids_to_colors(label_ids), image_u8)):
-        axis = figure.add_axes((0.5 * side + 0.002, 0.19, 0.496, 0.7))
-        smooth = ("nearest", "lanczos")[side]
-        axis.imshow(picture.permute(1, 2, 0).numpy(), aspect="auto", interpolation=smooth)
-        axis.set_axis_off()
-    bottom = figure.add_axes((0, 0, 1, 0.18), xlim=(0, 10), ylim=(-(-len(brushes) // 10), 0))
+    left = pixel_axes(figure, 0, 40, side, high)
+    left.imshow(label_ids_to_colors(label_ids).permute(1, 2, 0).numpy(), interpolation="nearest")
+    right = pixel_axes(figure, side + GAP, 40, side, high)
+    right.imshow(image_u8.permute(1, 2, 0).numpy(), interpolation="lanczos")
+    bottom = pixel_axes(figure, 0, 40 + high + GAP, full, 28 * lines)
+    bottom.set(xlim=(0, 10), ylim=(lines, 0))
     for place, (brush, color) in enumerate(brushes):
         x, y = place % 10, place // 10
-        bottom.add_patch(plt.Rectangle((x + 0.03, y + 0.15), 0.16, 0.7, color=color))
-        bottom.text(x + 0.22, y + 0.5, brush, va="center", fontsize=9)
-    for axis in (top, bottom):
-        axis.set_axis_off()
+        bottom.add_patch(plt.Rectangle((x + 0.03, y + 0.12), 0.16, 0.76, color=color))
+        bottom.text(x + 0.24, y + 0.5, brush, va="center", fontsize=9)

@@ -3,13 +3,17 @@
 Each show_ function draws one figure, which a notebook displays when the cell ends.
 """
 
+from base64 import b64encode
 from collections.abc import Sequence
+from io import BytesIO
 
 import matplotlib.pyplot as plt
 import torch
+from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.ticker import MaxNLocator
 from matplotlib_inline.backend_inline import set_matplotlib_formats
+from PIL import Image
 from torch.nn.functional import interpolate
 
 from utils.files import PROJECT, copy_may_fail, write_atomically
@@ -25,7 +29,11 @@ from utils.labels import (
 PICTURES = PROJECT / "out" / "pictures"
 DPI = 100
 FIGURE_WIDTH = 11  # inches, which is about the width of a notebook's column
-MARGIN = 0.3  # inches, for the names of the rows
+# In a grid, in pixels: room for the names of rows, for titles, and between pictures.  JPEG stores
+# blocks of 8x8 pixels: with multiples of 8 no block holds an edge of a picture, which saves 7 %.
+NAMES_WIDTH, TITLES_HEIGHT, GAP = 32, 24, 8
+JPEG = {"quality": 88, "optimize": True, "progressive": True}
+FEW_COLORS = 4000  # charts have up to 2,000, a photo of 256x128 more than 10,000
 
 # Who moves on a street, in colours that can be told apart: in the official ones car, truck, bus,
 # train, caravan and trailer are six dark blues.
@@ -41,10 +49,49 @@ TRAFFIC_COLORS[list(TRAFFIC_IDS)] = torch.tensor(list(TRAFFIC.values()), dtype=t
 
 
 def setup_notebook() -> None:
-    """Store figures as JPEG, which keeps a notebook of photos ten times smaller than PNG."""
-    set_matplotlib_formats("jpeg", pil_kwargs={"quality": 80})
+    """Choose how notebooks store figures: as encoded() does."""
     plt.rcParams["figure.dpi"] = DPI
     plt.rcParams["savefig.dpi"] = DPI
+    set_matplotlib_formats()  # none of matplotlib's own
+    display = InteractiveShell.instance().display_formatter
+    display.mimebundle_formatter.for_type(plt.Figure, encoded)
+
+
+def encoded(figure: plt.Figure) -> dict[str, str]:
+    """Encode a figure as JPEG, or as PNG with a palette if it has few colours and is smaller so.
+
+    Charts, diagrams and maps are smaller as PNG, and sharp; photos are several times smaller as
+    JPEG.
+
+    Returns:
+        MIME type -> the file in base64, as notebooks store it.
+    """
+    figure.canvas.draw()
+    pixels, size = figure.canvas.buffer_rgba(), figure.canvas.get_width_height()
+    picture = Image.frombuffer("RGBA", size, pixels).convert("RGB")
+    files = {"image/jpeg": _file(picture, "JPEG", **JPEG)}
+    if picture.getcolors(FEW_COLORS):
+        files["image/png"] = _file(picture.quantize(256), "PNG", optimize=True)
+    smallest = min(files, key=lambda kind: len(files[kind]))
+    return {smallest: files[smallest]}
+
+
+def _file(picture, kind, **options):
+    file = BytesIO()
+    picture.save(file, kind, **options)
+    return b64encode(file.getvalue()).decode()
+
+
+def pixel_axes(figure: plt.Figure, left: int, top: int, width: int, height: int) -> plt.Axes:
+    """Axes without a frame, at pixels of the figure counted from its left and upper edge.
+
+    A picture of the same size, or of a whole fraction of it, is shown in them pixel by pixel.
+    """
+    across, down = figure.get_size_inches() * DPI
+    place = (left / across, 1 - (top + height) / down, width / across, height / down)
+    axes = figure.add_axes(place)
+    axes.set_axis_off()
+    return axes
 
 
 def show_grid(
@@ -52,10 +99,10 @@ def show_grid(
     titles: Sequence[str] | None = None,
     name: str | None = None,
 ) -> None:
-    """A grid of pictures, one named row each; no picture is shown smaller than it is.
+    """A grid of pictures, one named row each, shown pixel by pixel.
 
-    Photos are enlarged smoothly, maps by repeating pixels.  Four pictures of 256x128 fit side by
-    side into a notebook's column.
+    If there is room, all are enlarged by a whole factor: photos smoothly, maps by repeating pixels.
+    Four pictures of 256x128 fit side by side into a notebook's column.
 
     Args:
         rows: row name -> pictures: image_u8 (3, H, W), or label_ids (H, W) that are shown in the
@@ -65,28 +112,20 @@ def show_grid(
     """
     columns = max(len(pictures) for pictures in rows.values())
     height, width = next(iter(rows.values()))[0].shape[-2:]
-    gap = 0.02  # between columns, in widths of a picture
-    share = columns + gap * (columns - 1)
-    cell = max((FIGURE_WIDTH - MARGIN) / share, width / DPI)
-    full_width = cell * share + MARGIN
-    top = 0.25 if titles else 0.05
-    figure, axes = plt.subplots(
-        len(rows),
-        columns,
-        figsize=(full_width, cell * height / width * len(rows) + top),
-        squeeze=False,
-        gridspec_kw={"wspace": gap, "hspace": 0.03},
-    )
-    figure.subplots_adjust(
-        left=MARGIN / full_width, right=1, bottom=0, top=1 - top / figure.get_figheight()
-    )
+    left, top = NAMES_WIDTH if any(rows) else 0, TITLES_HEIGHT if titles else 0
+    room = (FIGURE_WIDTH * DPI - left + GAP) // columns - GAP
+    factor = max(room // width, 1)
+    width, height = factor * width, factor * height
+    across, down = width + GAP, height + GAP
+    full = left + columns * across - GAP, top + len(rows) * down - GAP
+    figure = plt.figure(figsize=[side / DPI for side in full])
+    lefts, tops = range(left, full[0], across), range(top, full[1], down)
+    axes = [[pixel_axes(figure, x, y, width, height) for x in lefts] for y in tops]
     for line, (row, pictures) in zip(axes, rows.items(), strict=True):
-        for axis in line:
-            axis.set_axis_off()
         for axis, picture in zip(line, pictures, strict=False):
             smooth = "lanczos" if picture.dim() == 3 else "nearest"
             axis.imshow(_as_rgb(picture), interpolation=smooth, aspect="auto")
-        beside = -0.04 / cell, 0.5  # 0.04 inches from the picture, however wide that is
+        beside = -GAP / width, 0.5
         line[0].text(
             *beside, row, transform=line[0].transAxes, rotation=90, ha="right", va="center"
         )
@@ -137,10 +176,9 @@ def show_legend(label_ids: torch.Tensor, colors: torch.Tensor = COLORS) -> None:
     """
     present = list(label_counts(label_ids))
     lines = -(-len(present) // 6)
-    figure, axis = plt.subplots(figsize=(FIGURE_WIDTH, 0.32 * lines))
-    figure.subplots_adjust(left=0, right=1, bottom=0, top=1)
+    figure = plt.figure(figsize=(FIGURE_WIDTH, 28 * lines / DPI))
+    axis = pixel_axes(figure, 0, 0, FIGURE_WIDTH * DPI, 28 * lines)
     axis.set(xlim=(0, 6), ylim=(lines, 0))
-    axis.set_axis_off()
     for place, label in enumerate(present):
         x, y = place % 6, place // 6
         color = (colors[label] / 255).tolist()
@@ -157,8 +195,8 @@ def show_class_shares(label_ids: torch.Tensor, name: str | None = None) -> None:
     bars = axis.bar(range(len(counts)), shares, color=colors, edgecolor="gray")
     axis.bar_label(bars, [f"{x:.1f}" if x >= 0.05 else "<0.1" for x in shares], fontsize=8)
     axis.set(ylabel="% of the pixels")
-    axis.margins(y=0.12)
-    axis.set_xticks(range(len(counts)), [NAMES[i] for i in counts], rotation=60, ha="right")
+    axis.margins(x=0.01, y=0.12)
+    _name_bars(axis, [NAMES[i] for i in counts])
     axis.grid(axis="y", alpha=0.3)
     _save(figure, name, tight=True)
 
@@ -207,10 +245,12 @@ def show_class_scores(scores: dict[str, dict[str, float]], name: str | None = No
         left = [i + (place - (len(scores) - 1) / 2) * width for i in range(len(classes))]
         axis.bar(left, [values[c] for c in classes], width, label=series)
     axis.set(ylim=(0, 1))
-    axis.set_xticks(range(len(classes)), classes, rotation=60, ha="right")
+    axis.margins(x=0.01)
+    _name_bars(axis, classes)
     axis.grid(axis="y", alpha=0.3)
     # Above the bars, which reach up to 1.
-    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(scores), frameon=False)
+    place = {"loc": "lower right", "bbox_to_anchor": (1, 0.99), "borderaxespad": 0}
+    axis.legend(ncols=len(scores), frameon=False, **place)
     _save(figure, name, tight=True)
 
 
@@ -261,9 +301,9 @@ def show_confusion(counts: dict[str, Sequence[float]], name: str | None = None) 
     axis.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100, aspect="auto")
     for y, row in enumerate(shares.tolist()):
         for x, share in enumerate(row):
-            color = "white" if share > 55 else "black"
+            color = "white" if share > 55 else "black" if share >= 0.5 else "gray"
             axis.text(x, y, f"{share:.0f}", ha="center", va="center", fontsize=9, color=color)
-    axis.set_xticks(range(len(own) + 1), [*counts, "others"], rotation=40, ha="right")
+    _name_bars(axis, [*counts, "others"])
     pixels = [f"{label} ({int(n):,} pixels)" for label, n in zip(counts, rows.sum(1))]
     axis.set_yticks(range(len(own)), pixels)
     axis.set(xlabel="predicted", ylabel="true")
@@ -284,11 +324,14 @@ def show_models(rows: Sequence[dict], name: str | None = None) -> None:
         axis.plot(speeds, scores, "-", alpha=0.3)
         axis.scatter(speeds, scores, [row["parameters"] / 2e5 for row in own], label=head)
         # The first head's names at the right, all others' below: points lie close.
-        beside, side = ((9, -4), "left") if head == rows[0]["head"] else ((0, -19), "center")
+        beside, side = ((9, 0), "left") if head == rows[0]["head"] else ((0, -15), "center")
         for row, *point in zip(own, speeds, scores, strict=True):
-            axis.annotate(row["backbone"], point, beside, textcoords="offset points", ha=side)
+            on_white = {"bbox": {"fc": "white", "ec": "none", "pad": 0, "alpha": 0.7}}
+            style = {"textcoords": "offset points", "ha": side, "va": "center"} | on_white
+            axis.annotate(row["backbone"], point, beside, **style)
     axis.margins(0.2)
     axis.set(xlabel="pictures a second", ylabel="mIoU")
+    axis.set_title("area of a point: number of parameters", fontsize=10)
     axis.legend(title="head")
     axis.grid(alpha=0.3)
     _save(figure, name, tight=True)
@@ -332,7 +375,8 @@ def show_spread(
     for label, values in curves.items():
         steps = range(first, first + len(values))
         low, high = values.nanquantile(torch.tensor([0.1, 0.9]), dim=1).numpy()
-        (line,) = axis.plot(steps, values.nanmean(1).numpy(), "o-", markersize=4, label=label)
+        shown = {"markersize": 4, "label": label, "clip_on": False}  # also whole points at 1
+        (line,) = axis.plot(steps, values.nanmean(1).numpy(), "o-", **shown)
         axis.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(xlabel=xlabel, ylabel=ylabel, ylim=(lowest, 1))
@@ -390,6 +434,11 @@ def show_channels(rows: dict[str, torch.Tensor], columns: int, name: str | None 
     show_grid(pictures, name=name)
 
 
+def _name_bars(axis, names):
+    """Write long names below bars, or below the columns of a table, each ending at its tick."""
+    axis.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
+
+
 def _as_rgb(picture: torch.Tensor):
     """image_u8 (3, H, W), label_ids (H, W) or bool (H, W) -> an array (H, W, 3) for imshow."""
     if picture.dtype == torch.bool:
@@ -405,7 +454,8 @@ def _save(figure: plt.Figure, name: str | None, tight: bool = False) -> None:
     if name is not None:
         path = PICTURES / f"{name}.jpg"
         with copy_may_fail(path):
-            write_atomically(path, lambda part: figure.savefig(part, format="jpg", dpi=100))
+            options = {"format": "jpg", "dpi": DPI, "pil_kwargs": JPEG}
+            write_atomically(path, lambda part: figure.savefig(part, **options))
 
 
 def score_colors(scores: torch.Tensor, size: tuple[int, int], limit: float = 1.0) -> torch.Tensor:
