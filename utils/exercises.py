@@ -388,7 +388,9 @@ EXERCISES = {
         _measures_iou,
     ),
     "02.3": Exercise(
-        FUNCTION, "SegmentationNet has an argument; then encoder.load_state_dict", _changes_stride
+        FUNCTION,
+        "SegmentationNet takes finest_stride; then load_state_dict, for its encoder only",
+        _changes_stride,
     ),
     "02.4": Exercise(
         FUNCTION, "a share for each of 34 labels; (shares * weights).sum() ends as 1", _balances
