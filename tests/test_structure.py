@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import importlib.util
 import re
 import traceback
 from pathlib import Path
@@ -88,6 +89,59 @@ def test_only_some_of_utils_need_spade():
             reached.add(name)
             waiting += needs[name]
     assert not [name for name in reached if name.startswith("spade")]
+
+
+def file_of(module: str, folder: Path) -> Path | None:
+    """The project's file that a script in this folder imports by a name; None: a library's."""
+    for root in (PROJECT, folder, PROJECT / "tests"):
+        path = root.joinpath(*module.split("."))
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
+            if file.is_file():
+                return file
+    return None
+
+
+@functools.cache
+def names_in(file: Path) -> set[str]:
+    """What a module's own lines bind, in an if, a try or a loop, too."""
+    found, waiting = set(), [ast.parse(file.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+            continue
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            found |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        waiting += ast.iter_child_nodes(node)
+    return found
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "tools", "tests"])
+def test_what_scripts_import_is_there(folder):
+    """Nobody runs a benchmark after each change; a name that it needs may have got another one."""
+    count = 0
+    for path in sorted((PROJECT / folder).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                sources = {alias.name: () for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                sources = {node.module: [alias.name for alias in node.names]}
+            else:
+                continue
+            for module, names in sources.items():
+                file, where = file_of(module, path.parent), f"{folder}/{path.name}:{node.lineno}"
+                if file is None:
+                    top = module.split(".")[0]
+                    is_ours = file_of(top, path.parent) or (PROJECT / top).is_dir()
+                    assert not is_ours and importlib.util.find_spec(top), f"{where}: {module}"
+                    continue
+                for name in names:
+                    is_there = name in names_in(file) or file_of(f"{module}.{name}", path.parent)
+                    assert is_there, f"{where}: {module} has no {name}"
+                    count += 1
+    assert count > 20
 
 
 def lines(*paths: Path) -> int:
