@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import re
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -118,29 +119,43 @@ def names_in(file: Path) -> set[str]:
     return found
 
 
+def uses(script: Path) -> Iterator[tuple[int, str, str | None]]:
+    """(line, module, name) of a script's imports, and of what it reads from the project's modules
+    with a dot; the name is None where a module is imported as a whole."""
+    tree, modules, hidden = ast.parse(script.read_text(encoding="utf-8")), {}, set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name, None
+                modules[alias.asname or alias.name] = alias.name
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield node.lineno, node.module, alias.name
+                modules[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+        elif isinstance(node, ast.arg):  # a parameter of the same name
+            hidden.add(node.arg)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            module = modules.get(node.value.id) if node.value.id not in hidden else None
+            if module and file_of(module, script.parent) and not node.attr.startswith("__"):
+                yield node.lineno, module, node.attr
+
+
 @pytest.mark.parametrize("folder", ["benchmarks", "tools", "tests"])
-def test_what_scripts_import_is_there(folder):
-    """Nobody runs a benchmark after each change; a name that it needs may have got another one."""
+def test_what_scripts_use_of_the_project_is_there(folder):
+    """Nobody runs each benchmark after a change, which may have given its names new ones."""
     count = 0
-    for path in sorted((PROJECT / folder).glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                sources = {alias.name: () for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                sources = {node.module: [alias.name for alias in node.names]}
-            else:
-                continue
-            for module, names in sources.items():
-                file, where = file_of(module, path.parent), f"{folder}/{path.name}:{node.lineno}"
-                if file is None:
-                    top = module.split(".")[0]
-                    is_ours = file_of(top, path.parent) or (PROJECT / top).is_dir()
-                    assert not is_ours and importlib.util.find_spec(top), f"{where}: {module}"
-                    continue
-                for name in names:
-                    is_there = name in names_in(file) or file_of(f"{module}.{name}", path.parent)
-                    assert is_there, f"{where}: {module} has no {name}"
-                    count += 1
+    for script in sorted((PROJECT / folder).glob("*.py")):
+        for line, module, name in uses(script):
+            file, where = file_of(module, script.parent), f"{folder}/{script.name}:{line}"
+            if file is None:
+                top = module.split(".")[0]
+                is_ours = file_of(top, script.parent) or (PROJECT / top).is_dir()
+                assert not is_ours and importlib.util.find_spec(top), f"{where}: {module}"
+            elif name is not None:
+                is_there = name in names_in(file) or file_of(f"{module}.{name}", script.parent)
+                assert is_there, f"{where}: {module} has no {name}"
+                count += 1
     assert count > 20
 
 
