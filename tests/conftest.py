@@ -1,5 +1,7 @@
 """The order of the tests, and what several of them start."""
 
+import gc
+
 import pytest
 from browser import find_browser
 from local_server import local_site
@@ -28,6 +30,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
     order = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem.removeprefix("test_"), len(order)))
+
+
+def pytest_collection_finish():
+    """Searches for garbage pass over what was imported: with torch, each takes half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
