@@ -1,24 +1,41 @@
 """The order of the tests, and what several of them start."""
 
+import gc
+
 import pytest
-import torch
 from browser import find_browser
 from local_server import local_site
-from networks import a_pipeline
 
-LONGEST = "browser page stages training spade_training gpu cache".split()
+# The modules of a group run in one process under pytest-xdist: those that wait for a browser, and
+# those that share a server of processes.  All other modules follow, the longest ones first.
+GROUPS = {
+    "browser": "page browser",
+    "processes": "stages gpu training cache photo_folder downloads batch_norm",
+}
+LONGEST = [*" ".join(GROUPS.values()).split(), *"spade_training colab run_notebooks".split()]
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """The longest modules first: no worker is left with one of them while the other rests."""
+    import torch  # here, because the process that only hands tests out does without
+
     for item in items:
+        module = item.path.stem.removeprefix("test_")
+        group = next((name for name, members in GROUPS.items() if module in members.split()), None)
+        item.add_marker(pytest.mark.xdist_group(group or module))
         if "browser" in item.fixturenames:
             item.add_marker("browser")
             item.add_marker("slow")
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-    items.sort(key=lambda item: [*LONGEST, item.path.stem[5:]].index(item.path.stem[5:]))
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem.removeprefix("test_"), len(order)))
+
+
+def pytest_collection_finish():
+    """Searches for garbage pass over what was imported: with torch, each takes half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +55,8 @@ def site():
 @pytest.fixture(scope="session")
 def pipeline():
     """Not to be changed, like its networks."""
+    from networks import a_pipeline
+
     return a_pipeline()
 
 

@@ -1,9 +1,8 @@
 """Batch norm over several processes: what one process with the whole batch computes."""
 
-import multiprocessing
-
 import torch
 import torch.distributed as dist
+from killed import SERVER
 from torch import nn
 
 from utils.engine.batch_norm import SyncedBatchNorm2d, synchronize_batch_norm
@@ -37,8 +36,7 @@ def one_of_two(rank, folder):
 
 
 def test_two_processes_compute_what_one_does(tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    processes = [context.Process(target=one_of_two, args=(rank, tmp_path)) for rank in (0, 1)]
+    processes = [SERVER.Process(target=one_of_two, args=(rank, tmp_path)) for rank in (0, 1)]
     for process in processes:
         process.start()
     for process in processes:

@@ -144,7 +144,7 @@ def build(folder):
 
 
 def test_killed_at_random_moments_it_ends_the_same(tmp_path):
-    whole, others = killed_and_resumed(build, tmp_path, times=2)
+    whole, others = killed_and_resumed(build, tmp_path)
     for folder in others:
         assert the_cache(folder) == the_cache(whole)
 

@@ -8,7 +8,6 @@ import os
 import random
 import re
 import shutil
-import signal
 import stat
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 import pytest
 import requests
 import torch
+from killed import SERVER
 from local_server import DATA, PAGE, files
 from requests.adapters import HTTPAdapter
 from test_archives import a_member, a_zip
@@ -135,23 +135,28 @@ def test_camvid_folders_that_were_there(site, tmp_path, camvid):
     assert files(download_camvid(tmp_path / "empty")) == CAMVID_FILES
 
 
+def download_camvid_from(url, folder):
+    """In a new process, which knows nothing of the local server."""
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        del os.environ[name]
+    downloads.CAMVID_URL = url
+    download_camvid(folder)
+
+
 def test_camvid_after_a_kill_goes_on(site, tmp_path, camvid):
     site.add("/file.zip", camvid, {"stop": 150_000, "stall": 30}, {})
-    code = (
-        "import sys; from pathlib import Path; from utils import downloads;"
-        "downloads.CAMVID_URL = sys.argv[1]; downloads.download_camvid(Path(sys.argv[2]))"
-    )
-    command = [sys.executable, "-c", code, downloads.CAMVID_URL, str(tmp_path / "camvid")]
     part = tmp_path / ".camvid.part" / ".archive.zip.part"
-    process = subprocess.Popen(command, cwd=downloads.PROJECT, stdout=subprocess.DEVNULL)
+    arguments = downloads.CAMVID_URL, tmp_path / "camvid"
+    process = SERVER.Process(target=download_camvid_from, args=arguments)
+    process.start()
     try:
         until = time.monotonic() + 60
         while not (part.exists() and part.stat().st_size > 100_000):
-            assert process.poll() is None and time.monotonic() < until
+            assert process.is_alive() and time.monotonic() < until
             time.sleep(0.01)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
     assert os.listdir(tmp_path) == [".camvid.part"]
     size = part.stat().st_size
 

@@ -59,8 +59,8 @@ def test_every_option_of_the_segmentation_command_arrives(tmp_path, monkeypatch)
 
 def test_the_segmentation_command(tmp_path, capsys):
     def run(line):
-        line += " --size 64x32 --backbone resnet18 --freeze-backbone --epochs 1 --batch-size 2"
-        line += " --cache"
+        line += " --size 64x32 --backbone efficientnet_lite0 --freeze-backbone --epochs 1"
+        line += " --batch-size 2 --cache"
         stages.main([*line.split(), str(tmp_path / "cache")])
 
     run(f"--out {tmp_path / 'one'} --finest-stride 32 --learning-rate 0")
@@ -82,14 +82,15 @@ def test_the_segmentation_command(tmp_path, capsys):
     run(f"--out {tmp_path / 'three'} --start {start} --head unet --learning-rate 0")
     unet, own = load_segmentation(tmp_path / "three" / "segmentation.safetensors")
     assert unet.settings["head"] == "unet" and len(own["val_miou"]) == 1  # a history of its own
-    weights = [x.encoder.conv1.weight for x in (unet, network)]
+    weights = [x.encoder.model.conv_stem.weight for x in (unet, network)]
     torch.testing.assert_close(*weights, atol=1e-5, rtol=0)
     run(f"--out {tmp_path / 'four'} --start {start} --learning-rate 0 --statistics 4")
     fresh, _ = load_segmentation(tmp_path / "four" / "segmentation.safetensors")
-    seen = u8_to_imagenet(scenes.open_scenes("toy", "train", size=(64, 32)).batch(range(4))[0])
-    mean = fresh.encoder.conv1(seen).mean((0, 2, 3))
-    torch.testing.assert_close(fresh.encoder.bn1.running_mean, mean, atol=1e-3, rtol=1e-3)
-    assert not torch.allclose(network.encoder.bn1.running_mean, mean, atol=1e-2)
+    image_u8, _ = scenes.open_scenes("toy", "train", size=(64, 32)).batch(range(4))
+    seen = u8_to_imagenet(image_u8, network.backbone.mean, network.backbone.std)
+    mean = fresh.encoder.model.conv_stem(seen).mean((0, 2, 3))
+    torch.testing.assert_close(fresh.encoder.model.bn1.running_mean, mean, atol=1e-3, rtol=1e-3)
+    assert not torch.allclose(network.encoder.model.bn1.running_mean, mean, atol=1e-2)
 
 
 # ------------------------------------------------------------------------------ SPADE

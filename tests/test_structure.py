@@ -2,8 +2,10 @@
 
 import ast
 import functools
+import importlib.util
 import re
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,73 @@ def test_only_some_of_utils_need_spade():
             reached.add(name)
             waiting += needs[name]
     assert not [name for name in reached if name.startswith("spade")]
+
+
+def file_of(module: str, folder: Path) -> Path | None:
+    """The project's file that a script in this folder imports by a name; None: a library's."""
+    for root in (PROJECT, folder, PROJECT / "tests"):
+        path = root.joinpath(*module.split("."))
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
+            if file.is_file():
+                return file
+    return None
+
+
+@functools.cache
+def names_in(file: Path) -> set[str]:
+    """What a module's own lines bind, in an if, a try or a loop, too."""
+    found, waiting = set(), [ast.parse(file.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+            continue
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            found |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        waiting += ast.iter_child_nodes(node)
+    return found
+
+
+def uses(script: Path) -> Iterator[tuple[int, str, str | None]]:
+    """(line, module, name) of a script's imports, and of what it reads from the project's modules
+    with a dot; the name is None where a module is imported as a whole."""
+    tree, modules, hidden = ast.parse(script.read_text(encoding="utf-8")), {}, set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name, None
+                modules[alias.asname or alias.name] = alias.name
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield node.lineno, node.module, alias.name
+                modules[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+        elif isinstance(node, ast.arg):  # a parameter of the same name
+            hidden.add(node.arg)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            module = modules.get(node.value.id) if node.value.id not in hidden else None
+            if module and file_of(module, script.parent) and not node.attr.startswith("__"):
+                yield node.lineno, module, node.attr
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "tools", "tests"])
+def test_what_scripts_use_of_the_project_is_there(folder):
+    """Nobody runs each benchmark after a change, which may have given its names new ones."""
+    count = 0
+    for script in sorted((PROJECT / folder).glob("*.py")):
+        for line, module, name in uses(script):
+            file, where = file_of(module, script.parent), f"{folder}/{script.name}:{line}"
+            if file is None:
+                top = module.split(".")[0]
+                is_ours = file_of(top, script.parent) or (PROJECT / top).is_dir()
+                assert not is_ours and importlib.util.find_spec(top), f"{where}: {module}"
+            elif name is not None:
+                is_there = name in names_in(file) or file_of(f"{module}.{name}", script.parent)
+                assert is_there, f"{where}: {module} has no {name}"
+                count += 1
+    assert count > 20
 
 
 def lines(*paths: Path) -> int:
