@@ -12,7 +12,7 @@ GROUPS = {
     "browser": "page browser",
     "processes": "stages gpu training cache photo_folder downloads batch_norm",
 }
-LONGEST = [*" ".join(GROUPS.values()).split(), *"gpu_benchmark spade_training colab run_notebooks".split()]
+LONGEST = " ".join([*GROUPS.values(), "gpu_benchmark spade_training colab run_notebooks"]).split()
 
 
 @pytest.hookimpl(tryfirst=True)
