@@ -58,7 +58,7 @@ page: $(READY) ## the painter for any browser, as files for a web server, in out
 	$(RUN) tools/build_page.py --runtime $(RUNTIME)
 
 test: lint ## lint, then the unit tests, then every notebook compared with what it should print
-	OMP_NUM_THREADS=1 $(RUN) -m pytest tests -n 2 --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(RUN) -m pytest tests -n 2 --dist loadscope --no-loadscope-reorder
 	$(if $(filter-out 1,$(JOBS)),OMP_NUM_THREADS=1) $(RUN) -m pytest notebooks \
 	    $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadscope)
 

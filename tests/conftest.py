@@ -1,6 +1,7 @@
 """The order of the tests, and what several of them start."""
 
 import gc
+from pathlib import Path
 
 import pytest
 from browser import find_browser
@@ -20,9 +21,6 @@ def pytest_collection_modifyitems(items):
     import torch  # here, because the process that only hands tests out does without
 
     for item in items:
-        module = item.path.stem.removeprefix("test_")
-        group = next((name for name, members in GROUPS.items() if module in members.split()), None)
-        item.add_marker(pytest.mark.xdist_group(group or module))
         if "browser" in item.fixturenames:
             item.add_marker("browser")
             item.add_marker("slow")
@@ -30,6 +28,19 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
     order = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem.removeprefix("test_"), len(order)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            module = super()._split_scope(nodeid)
+            name = Path(module).stem.removeprefix("test_")
+            return next((x for x, members in GROUPS.items() if name in members.split()), module)
+
+    return Groups(config, log)
 
 
 def pytest_collection_finish():
