@@ -11,6 +11,7 @@ that from jsdelivr.net: one version, whose files must have the hashes below.
 """
 
 import argparse
+import contextlib
 import base64
 import hashlib
 import json
@@ -306,7 +307,8 @@ def fetch_runtime(folder: Path = RUNTIME_COPY) -> Path:
                     member = archive.extractfile(f"package/dist/{name}")
                     (unpacked / name).write_bytes(member.read())
             check_runtime(unpacked)
-            unpacked.rename(folder)
+            with contextlib.suppress(OSError):  # another process was here first; checked below
+                unpacked.rename(folder)
     check_runtime(folder)
     return folder
 
