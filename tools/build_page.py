@@ -11,8 +11,8 @@ that from jsdelivr.net: one version, whose files must have the hashes below.
 """
 
 import argparse
-import contextlib
 import base64
+import contextlib
 import hashlib
 import json
 import shutil
