@@ -208,12 +208,14 @@ def test_a_photo_is_uploaded(notebook, tmp_path):
 
     # another picture takes the place of the first one
     before = pictures.evaluate("e => e.src")
-    choose(max(photo.parent.glob("*.jpg")))
+    other = max(photo.parent.glob("*.jpg"))
+    choose(other)
     page.wait_for_function(
         "([outputs, before]) => outputs.querySelector('img')?.src.length > 9"
         " && outputs.querySelector('img').src !== before",
         arg=[upload.element_handle(), before],
     )
+    upload.get_by_text(other.name, exact=True).wait_for()  # the last thing that it says
     assert pictures.count() == 1
 
     # a text is told from a photo, and no picture of the photo before stays beside the sentence

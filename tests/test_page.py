@@ -218,10 +218,15 @@ class StreetPage:
         self.page.add_init_script(script)
         self.page.goto(address)
 
-    def drawn(self, action=lambda: None) -> np.ndarray:
-        """Do something that asks for a picture, wait for it -> (H, W, 3) uint8."""
-        before = int(self.page.locator("body").get_attribute("data-pictures"))
-        action()
+    def drawn(self, action=None) -> np.ndarray:
+        """Do something that asks for a picture, wait for it -> (H, W, 3) uint8.
+
+        Without an action, wait for the page's first one, which may be there already.
+        """
+        before = 0
+        if action is not None:
+            before = int(self.page.locator("body").get_attribute("data-pictures"))
+            action()
         done = f"body[data-waiting=no]:not([data-pictures='{before}'])"
         self.page.locator(done).wait_for(timeout=1000 * SECONDS)
         return self.picture()
