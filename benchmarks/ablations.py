@@ -15,7 +15,14 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from streets_synthesis import Features, all_features, features_of, kernel_distance, lite2
+from streets_synthesis import (
+    Features,
+    all_features,
+    features_of,
+    kernel_distance,
+    lite2,
+    on_one_scale,
+)
 from timing import machine, store
 from torch import Tensor
 
@@ -101,8 +108,7 @@ def distance(fake: Tensor, real: Tensor) -> Interval:
 
     With resamples drawn with replacement, images would be compared with themselves.
     """
-    mean, std = real.mean(0), real.std(0) + 1e-6  # so that no feature outweighs the others
-    fake, real = (((x - mean) / std).double() for x in (fake, real))
+    fake, real = on_one_scale(fake, real)
     generator = torch.Generator().manual_seed(0)
     halves = [
         torch.randperm(len(real), generator=generator)[: len(real) // 2] for _ in range(RESAMPLES)

@@ -107,6 +107,12 @@ def kernel_distance(x: Tensor, y: Tensor) -> Tensor:
     return within - 2 * xy.mean()
 
 
+def on_one_scale(*features: Tensor) -> list[Tensor]:
+    """Divide features (N, D) by the last one's deviations, so that none outweighs the others."""
+    mean, std = features[-1].mean(0), features[-1].std(0) + 1e-6
+    return [(x.double() - mean) / std for x in features]
+
+
 def ratio(
     fake: Tensor, real: Tensor, other: Tensor, photo: Tensor, other_photo: Tensor
 ) -> tuple[float, float, float]:
@@ -115,8 +121,7 @@ def ratio(
     Each resample is a random half of the photos, which spreads as much as all of them do (delete
     half jackknife); drawn with replacement, a photo would be compared with itself.
     """
-    mean, std = real.mean(0), real.std(0) + 1e-6  # so that no feature outweighs the others
-    fake, real, other = ((x.double() - mean) / std for x in (fake, real, other))
+    fake, other, real = on_one_scale(fake, other, real)
     generator, ratios = torch.Generator().manual_seed(0), []
 
     def half_of(numbers: Tensor) -> Tensor:

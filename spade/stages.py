@@ -164,7 +164,7 @@ def train_stage(stage: Stage, place: Place, folder: Path, so_far: list[dict]) ->
     network, discriminator = networks_of(stage, classes)
     generator, encoder = network.generator, network.encoder
     classifier = StyleClassifier(classes, generator.z_dim) if styled else None
-    start = [Path(x) for x in stage.start or () if x != "random"]
+    start = [] if stage.start in (None, ("random",)) else [Path(x) for x in stage.start]
     if start:
         start_from(start, network, discriminator, classifier)
     elif stage.start_share:
