@@ -105,8 +105,14 @@ class InBrowser(nn.Module):
 
 
 @torch.no_grad()
-def export_generator(generator: spade.SpadeGenerator, path: Path) -> None:
+def export_generator(
+    generator: spade.SpadeGenerator, path: Path, programs: dict[str, torch.onnx.ONNXProgram]
+) -> None:
     """Write a generator as an ONNX graph: label_ids and z in, image_u8 out, see InBrowser.
+
+    Args:
+        programs: the graphs made so far, by the generator's settings.  A generator with the same
+            settings has the same graph, and only puts its weights into it.
 
     Raises:
         ValueError: it has no latent, or makes a file that is too large for a page.
@@ -116,15 +122,20 @@ def export_generator(generator: spade.SpadeGenerator, path: Path) -> None:
             "The generator has no latent, and the page offers styles: expected one with z_dim."
         )
     width, height = generator.size
-    example = torch.zeros(1, height, width, dtype=torch.uint8), torch.zeros(1, generator.z_dim)
-    program = torch.onnx.export(
-        InBrowser(generator).eval(),
-        example,
-        dynamo=True,
-        input_names=["label_ids", "z"],
-        output_names=["image_u8"],
-        verbose=False,
-    )
+    module, settings = InBrowser(generator).eval(), repr(generator.settings)
+    if settings in programs:
+        programs[settings].apply_weights(module.state_dict())
+    else:
+        programs[settings] = torch.onnx.export(
+            module,
+            (torch.zeros(1, height, width, dtype=torch.uint8), torch.zeros(1, generator.z_dim)),
+            dynamo=True,
+            input_names=["label_ids", "z"],
+            output_names=["image_u8"],
+            optimize=False,  # onnxruntime does that itself when it loads the graph
+            verbose=False,
+        )
+    program = programs[settings]
     # Without the lines of Python that each node comes from, which name folders of this machine.
     for node in program.model.graph:
         node.metadata_props.clear()
@@ -188,11 +199,14 @@ def find_generators(folder: Path = WEIGHTS) -> dict[str, Path]:
     return {TITLES.get(name, name): files[name] for name in names if name in files}
 
 
-def describe_generator(title: str, path: Path, folder: Path) -> dict:
-    """Export a generator into the page's folder -> what the page has to know about it."""
+def describe_generator(title: str, path: Path, folder: Path, programs: dict) -> dict:
+    """Export a generator into the page's folder -> what the page has to know about it.
+
+    programs: see export_generator().
+    """
     generator = spade.load_generator(path)
     draft = folder / "generators" / "draft.onnx"
-    export_generator(generator, draft)
+    export_generator(generator, draft, programs)
     content = draft.read_bytes()
     # The hash in its name: a browser never takes an older one, which it has kept, for it.
     name = f"{path.stem}.{hashlib.sha256(content).hexdigest()[:8]}.onnx"
@@ -355,7 +369,8 @@ def build(folder: Path = SITE, runtime: str = "cdn", weights: Path = WEIGHTS) ->
     if runtime == "local":
         base = "runtime/"
         shutil.copytree(fetch_runtime(), folder / base)
-    described = [describe_generator(title, path, folder) for title, path in generators.items()]
+    programs = {}
+    described = [describe_generator(*item, folder, programs) for item in generators.items()]
     credit = CREDITS["California"]
     site = {
         "labels": [
