@@ -102,7 +102,7 @@ class Work:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.half = precision_of_gpu() if self.device.type == "cuda" else "bf16"
         self.full_size = (64, 64) if self.is_tiny else (512, 256)
-        self.size = (64, 64) if self.is_tiny else (256, 128)  # of what is trained
+        self.size = (32, 32) if self.is_tiny else (256, 128)  # of what is trained
         self.batches = (1, 2) if self.is_tiny else (1, 8)
         self.batch = 2 if self.is_tiny else 8  # of the generator's training
         self.segmentation_batch = 4 if self.is_tiny else 32
@@ -205,6 +205,8 @@ def seconds_in_turn(
 ) -> dict[str, float]:
     """Return the median seconds of a call of each side: 3 to 15 rounds in about `seconds`.
 
+    With no seconds at all it is one round, which only tries the sides out.
+
     Args:
         warm_up: calls of each side before that.
     """
@@ -214,8 +216,8 @@ def seconds_in_turn(
     once = {name: seconds_of(run) for name, run in sides.items()}
     # Short calls are repeated, so that what is timed takes a twentieth of a second.
     calls = max(1, min(int(0.05 / min(once.values())), int(seconds / 4 / sum(once.values()))))
-    rounds = [once] if calls == 1 else []
-    while len(rounds) < 15 and (len(rounds) < 3 or time.monotonic() - start < seconds):
+    rounds, least = [once] if calls == 1 else [], 3 if seconds else 1
+    while len(rounds) < 15 and (len(rounds) < least or time.monotonic() - start < seconds):
         rounds.append({name: seconds_of(run, calls) / calls for name, run in sides.items()})
     return {name: statistics.median(x[name] for x in rounds) for name in sides}
 
@@ -229,7 +231,9 @@ def table(
     warm_up: int = TO_CAPTURE,
 ) -> None:
     """Print pictures a second of each side, and how many times that is the first side's."""
-    medians = seconds_in_turn(0 if work.is_tiny else seconds, sides, warm_up)
+    if work.is_tiny:
+        seconds, warm_up = 0, WARMUP_CALLS
+    medians = seconds_in_turn(seconds, sides, warm_up)
     first = next(iter(medians.values()))
     work.report(f"  {title}, {pictures} a call; pictures a second")
     for name, median in medians.items():
@@ -281,7 +285,8 @@ def check_maps(work: Work) -> None:
 
 def losses_of(work: Work, kind: str, precision: str) -> dict[str, list[float]]:
     steps = OurSteps(work, kind, precision, learning_rate=1e-6)
-    found = [steps.step(*steps.batch(number)) for number in range(TO_CAPTURE + 3)]
+    count = TO_CAPTURE + (1 if work.is_tiny else 3)
+    found = [steps.step(*steps.batch(number)) for number in range(count)]
     return {name: [float(losses[name]) for losses in found] for name in found[0]}
 
 

@@ -9,9 +9,9 @@ import os
 
 import torch
 import torch.utils.backend_registration as registration
+from pretended_graph import tensors_in
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = "pretended"
 aten = torch.ops.aten
@@ -83,7 +83,7 @@ class Dispatch(TorchDispatchMode):
 
 def compute(operator, args: tuple, kwargs: dict):
     """Call one of torch's operators on the CPU; what comes out is where a GPU would have it."""
-    inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+    inputs = tensors_in((args, kwargs))
     on_gpu = [x for x in inputs if isinstance(x, OnGpu)]
     on_cpu = [x for x in inputs if not isinstance(x, OnGpu)]
     stray = [x for x in on_cpu if x.dim()]  # a single number may be anywhere
@@ -96,7 +96,7 @@ def compute(operator, args: tuple, kwargs: dict):
     device = kwargs.get("device")
     if device is not None:
         kwargs = kwargs | {"device": torch.device("cpu")}
-    plain = tree_map(lambda x: x.numbers if isinstance(x, OnGpu) else x, (args, kwargs))
+    plain = mapped(lambda x: x.numbers if isinstance(x, OnGpu) else x, (args, kwargs))
     results = operator(*plain[0], **plain[1])
     goes_to_gpu = on_gpu if device is None else torch.device(device).type == DEVICE
     known = {id(x.numbers): x for x in on_gpu} | {id(x): x for x in on_cpu}  # changed in place
@@ -106,7 +106,16 @@ def compute(operator, args: tuple, kwargs: dict):
             return x
         return known[id(x)] if id(x) in known else OnGpu(x)
 
-    return tree_map(placed, results)
+    return mapped(placed, results)
+
+
+def mapped(change, tree):
+    """Nested tuples, lists and dicts with all that they hold changed."""
+    if type(tree) in (tuple, list):
+        return type(tree)(mapped(change, part) for part in tree)
+    if type(tree) is dict:
+        return {name: mapped(change, part) for name, part in tree.items()}
+    return change(tree)
 
 
 class Backend(registration._DummyBackendModule):

@@ -1,10 +1,12 @@
 """benchmarks/gpu.py without a GPU: tiny networks, pretended graphs, and parts that go wrong."""
 
 import importlib
+import sys
 import time
 
 import pretended_graph
 import pytest
+import torch
 
 import spade  # before benchmarks/, which has a script of this name, is on the path
 from utils.files import PROJECT
@@ -13,16 +15,22 @@ assert spade
 
 
 @pytest.fixture
+def pretended(monkeypatch):
+    pretended_graph.install(monkeypatch)
+
+
+@pytest.fixture
 def gpu(monkeypatch):
     monkeypatch.syspath_prepend(PROJECT / "benchmarks")
+    monkeypatch.delitem(sys.modules, "gpu", raising=False)  # imported before graphs were pretended
     return importlib.import_module("gpu")
 
 
 @pytest.mark.slow
-def test_everything_is_measured(gpu, tmp_path, monkeypatch):
-    pretended_graph.install(monkeypatch)
+def test_everything_is_measured(pretended, gpu, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "BUNDLED", ("toy",))  # tiny networks are the same for both names
-    assert gpu.main(["--tiny", "--out", str(tmp_path / "out.txt")]) == 0
+    with torch.compiler.set_stance("force_eager"):  # to compile takes as long as all the rest
+        assert gpu.main(["--tiny", "--out", str(tmp_path / "out.txt")]) == 0
     text = (tmp_path / "out.txt").read_text(encoding="utf-8")
     assert all(f"\n{title}\n" in text for title, _, _ in gpu.PARTS)
     assert text.count("  ok ") == 10 and "MISSED" not in text and "cut after" not in text
