@@ -162,10 +162,10 @@ def show_spade_block() -> None:
             2.75, 0, "shortcut: x itself, or, if the number of channels changes,\n"
             "SPADE (norm_s) and a 1x1 convolution (conv_s)", "learns", 3.2,
         ),
-        "map": Box(2.2, 2, "label map"),
+        "map": Box(2.75, 2, "label map"),
     }  # fmt: skip
     ways = "x norm_0, norm_0 conv_0, conv_0 norm_1, norm_1 conv_1, conv_1 sum, x shortcut, "
-    show_diagram(boxes, _arrows(ways + "shortcut sum, map norm_0, map norm_1"))
+    show_diagram(boxes, _arrows(ways + "shortcut sum, map norm_0, map norm_1, map shortcut"))
 
 
 def show_generator(generator: nn.Module) -> None:

@@ -68,7 +68,7 @@ def check(exercise: str, answer: object, *given: object) -> None:
     plain = _plain(answer)
     if not KINDS[known.kind](plain):
         what = f"of type {type(answer).__name__}"
-        if callable(plain):
+        if known.kind != FUNCTION and callable(plain):
             what = "a function: give what it returns"
         print(f"Not yet: the answer should be {known.kind}, and this is {what}.")
         return
@@ -164,7 +164,7 @@ KINDS = {
     PAIR: lambda plain: _are_numbers(plain) and len(plain) == 2,
     TEXT: lambda plain: isinstance(plain, str),
     TRUTH: lambda plain: isinstance(plain, bool),
-    FUNCTION: callable,
+    FUNCTION: lambda plain: callable(plain) and not isinstance(plain, nn.Module),
 }
 
 

@@ -230,12 +230,15 @@ def show_history(
     _save(figure, name, tight=True)
 
 
-def show_class_scores(scores: dict[str, dict[str, float]], name: str | None = None) -> None:
+def show_class_scores(
+    scores: dict[str, dict[str, float]], ylabel: str = "IoU", name: str | None = None
+) -> None:
     """Bars for each class that occurs, best first by the first of the named series.
 
     Args:
         scores: series name -> class name -> 0..1, NaN for a class that does not occur; as the iou
             of utils.metrics.SegmentationResult.
+        ylabel: what the values are.
     """
     first = next(iter(scores.values()))
     classes = sorted((c for c in first if first[c] == first[c]), key=first.get, reverse=True)
@@ -244,7 +247,7 @@ def show_class_scores(scores: dict[str, dict[str, float]], name: str | None = No
     for place, (series, values) in enumerate(scores.items()):
         left = [i + (place - (len(scores) - 1) / 2) * width for i in range(len(classes))]
         axis.bar(left, [values[c] for c in classes], width, label=series)
-    axis.set(ylim=(0, 1))
+    axis.set(ylabel=ylabel, ylim=(0, 1))
     axis.margins(x=0.01)
     _name_bars(axis, classes)
     axis.grid(axis="y", alpha=0.3)
