@@ -1,17 +1,23 @@
 """Batch norm over several processes: what one process with the whole batch computes."""
 
+import pytest
 import torch
 import torch.distributed as dist
 from killed import SERVER
+from timm.layers import BatchNormAct2d
 from torch import nn
 
-from utils.engine.batch_norm import SyncedBatchNorm2d, synchronize_batch_norm
+from utils.engine.batch_norm import (
+    SyncedBatchNorm2d,
+    SyncedBatchNormAct2d,
+    synchronize_batch_norm,
+)
 
 
 def networks():
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False)
-    return nn.Sequential(*layers)
+    return nn.Sequential(*layers, BatchNormAct2d(4, act_layer=nn.ReLU6))
 
 
 def the_batch():
@@ -56,6 +62,17 @@ def test_two_processes_compute_what_one_does(tmp_path):
 def test_alone_it_is_plain_batch_norm_and_keeps_its_keys():
     plain, synced = networks(), synchronize_batch_norm(networks())
     assert type(synced[1]) is type(synced[2]) is SyncedBatchNorm2d
+    assert type(synced[3]) is SyncedBatchNormAct2d
     assert synced.state_dict().keys() == plain.state_dict().keys()
     assert torch.equal(synced(the_batch()), plain(the_batch()))
     assert torch.equal(synced.eval()(the_batch()), plain.eval()(the_batch()))
+
+
+def test_a_kind_that_is_not_known_is_refused():
+    class Own(nn.BatchNorm2d):
+        pass
+
+    with pytest.raises(
+        TypeError, match="Own is not known: expected one of BatchNorm2d, BatchNormA"
+    ):
+        synchronize_batch_norm(nn.Sequential(Own(2)))

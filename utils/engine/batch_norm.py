@@ -33,9 +33,29 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         return normalized.to(x.dtype)
 
 
+class SyncedBatchNormAct2d(SyncedBatchNorm2d):
+    """The same for timm's BatchNormAct2d, in EfficientNets, which ends with an activation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(x)))
+
+
+# By the names of their types, so that timm is imported only where a network comes from it.
+SYNCED = {"BatchNorm2d": SyncedBatchNorm2d, "BatchNormAct2d": SyncedBatchNormAct2d}
+
+
 def synchronize_batch_norm(network: nn.Module) -> nn.Module:
-    """Make each BatchNorm2d inside a SyncedBatchNorm2d, in place; parameters and keys stay."""
+    """Make each layer of SYNCED inside a synchronized one, in place; parameters and keys stay.
+
+    Raises TypeError for another kind of BatchNorm2d, whose statistics would be one process's.
+    """
     for module in network.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = SyncedBatchNorm2d
+        if isinstance(module, nn.BatchNorm2d) and not isinstance(module, SyncedBatchNorm2d):
+            kind = type(module).__name__
+            if kind not in SYNCED:
+                raise TypeError(
+                    f"{kind} is not known: expected one of {', '.join(SYNCED)}.  Train in one "
+                    "process, or add the kind to SYNCED in utils/engine/batch_norm.py."
+                )
+            module.__class__ = SYNCED[kind]
     return network
