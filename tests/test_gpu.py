@@ -61,7 +61,7 @@ def test_a_training_that_is_over_holds_nothing(tmp_path, monkeypatch):
         classifier = StyleClassifier(style_labels(scenes)[0], z_dim=3)
         train_spade(generator, judge, scenes, recipe, encoder, classifier=classifier)
         assert pretended_graph.PretendedGraph.made > 4
-        kinds = graphs.Recorder, graphs._Capture, pretended_graph.PretendedGraph
+        kinds = graphs.GraphedCallable, graphs._Capture, pretended_graph.PretendedGraph
         assert not [x for x in gc.get_objects() if type(x) in kinds]
     finally:
         gc.enable()
@@ -273,7 +273,7 @@ def test_inference_by_graphs(device, monkeypatch):
                 draw(network, inputs[0] / (1 + number))
     assert found[-1].dtype == torch.bfloat16 and found[-2].dtype == torch.float32
     torch.testing.assert_close(found, expected)  # no later call has overwritten a result
-    captures = graphs._RECORDERS[network]._captures
+    captures = graphs._GRAPHED[network]._captures
     assert len(captures) == graphs.MAX_INFERENCES == 2
     kept = weakref.ref(network)
     del network, captures
@@ -287,7 +287,7 @@ def test_elsewhere_a_step_is_an_ordinary_function(monkeypatch):
 
     assert graphs.graphed(step, [], torch.device("cpu")) is step
     graphed = graphs.graphed(step, [], torch.device("cuda"))
-    assert isinstance(graphed.func, graphs.Recorder)
+    assert isinstance(graphed.func, graphs.GraphedCallable)
     with pytest.raises(TypeError, match="returned None: expected a tensor, or a tuple or dict"):
         graphs.copies(None)
     monkeypatch.setenv("COURSE_RECORD", "0")

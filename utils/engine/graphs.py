@@ -43,16 +43,16 @@ def records(device: torch.device) -> bool:
 
 
 def graphed(step: Callable, optimizers: Sequence[Optimizer], device: torch.device) -> Callable:
-    """The same training step by a Recorder; unchanged where nothing records(), and among several
-    processes, which exchange gradients within a step."""
+    """The same training step as a GraphedCallable; unchanged where nothing records(), and among
+    several processes, which exchange gradients within a step."""
     is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     if is_distributed or not records(device):
         return step
-    return partial(Recorder(), step, optimizers)
+    return partial(GraphedCallable(), step, optimizers)
 
 
 def inferred(network: nn.Module, function: Callable, *tensors: Tensor):
-    """Return function(*tensors), on a GPU by a Recorder if the environment has COURSE_RECORD=all.
+    """Return function(*tensors), on a GPU by a graph if the environment has COURSE_RECORD=all.
 
     It is not the default, because it has not been measured on a GPU yet (benchmarks/gpu.py does).
     The weights are read where they lie: changed in place they are seen, and others are captured
@@ -66,16 +66,16 @@ def inferred(network: nn.Module, function: Callable, *tensors: Tensor):
     if not records(device) or os.environ.get("COURSE_RECORD") != "all":
         return function(*tensors)
     tensors = [x.contiguous() for x in tensors]  # one capture for all layouts
-    recorder = _RECORDERS.setdefault(network, Recorder(MAX_INFERENCES))
+    of_network = _GRAPHED.setdefault(network, GraphedCallable(MAX_INFERENCES))
     half = torch.get_autocast_dtype(device.type), torch.is_autocast_enabled(device.type)
     weights = (x.data_ptr() for x in (*network.parameters(), *network.buffers()))
     # Of weights that an outer autocast has cached in half precision, a capture would read the
     # memory after they are freed.
     with torch.autocast(device.type, *half, cache_enabled=False):
-        return recorder(function, (), *tensors, kind=(*half, *weights))
+        return of_network(function, (), *tensors, kind=(*half, *weights))
 
 
-class Recorder:
+class GraphedCallable:
     """Calls a step a few times, captures its kernels, and replays them from then on.
 
     Each shape of batch has a capture of its own.  An optimizer's step() is not captured, because
@@ -120,7 +120,7 @@ class Recorder:
         return capture.replay(tensors)
 
 
-_RECORDERS: WeakKeyDictionary[nn.Module, Recorder] = WeakKeyDictionary()
+_GRAPHED: WeakKeyDictionary[nn.Module, GraphedCallable] = WeakKeyDictionary()
 
 
 class _Capture:
