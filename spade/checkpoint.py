@@ -35,8 +35,8 @@ def load_generator(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is a web page, is truncated, contains code, or lacks weights of such a
-            generator or has others.
+        ValueError: it is a web page, is truncated, contains code, or does not hold exactly the
+            weights of such a generator.
     """
     if Path(path).suffix == ".safetensors":
         state_dict, metadata = load_weights(path)
@@ -189,7 +189,7 @@ def _load_files(paths: Sequence[Path], network: nn.Module) -> None:
 def blend_with_start(paths: Sequence[Path], network: nn.Module, share: float) -> None:
     """Mix the weights that a training started from into its result, in place.
 
-    Both do what they have learned, and the mean of their weights can do better than either.
+    The mean of two sets of weights can perform better than either of them.
 
     Args:
         paths: the files that start_from() got; of a run's last.pt the running mean is taken.

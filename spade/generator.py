@@ -96,10 +96,10 @@ class Grain(nn.Module):
 
 
 class SpadeGenerator(nn.Module):
-    """Draws an image into a label map, by seven residual blocks from a 4x8 grid to 256x512 pixels.
+    """Generates an image from a label map; by default 7 blocks enlarge a 4x8 grid to 256x512.
 
     Args:
-        ngf: number of channels of the last block; the first block has 16 times as many.
+        ngf: channels of the block up_3; the first block has 16 times as many, and up_4 has half.
         upsampling: "normal", "more" (the published Cityscapes weights) or "most": the start grid is
             32, 64 or 128 times smaller than the image.
         z_dim: size of the latent that sets the style; None for a generator without a latent.
@@ -110,8 +110,8 @@ class SpadeGenerator(nn.Module):
             published.  The wide blocks at the start hold most of the weights but do little of the
             work, so a limit makes the file much smaller.
         styled_layers: z also shifts the hidden layer of every SPADE, see SPADE.  As published
-            (False) z only sets the start grid.  This is enough for the light, but the look of a
-            city's walls does not survive the blocks that follow.
+            (False) z only sets the start grid.  Then z can change the light of the image, but
+            hardly the look of a city's walls.
         grain: add learned noise to every block's input, see Grain; not in the published networks.
 
     Attributes:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 
-from utils.backbones import BACKBONES
+from utils.backbones import BACKBONES, stages_of
 from utils.images import IMAGENET_MEAN, IMAGENET_STD, pm1_to_imagenet
 from utils.segmentation import SegmentationNet
 from utils.weights import imagenet_weights
@@ -42,10 +42,8 @@ class PerceptualLoss(nn.Module):
     @classmethod
     def of_segmentation(cls, network: SegmentationNet, texture: float = 0.0) -> "PerceptualLoss":
         """Compare the first three feature maps of one of our own segmentation networks."""
-        encoder = network.encoder
-        first = nn.Sequential(encoder.conv1, encoder.bn1, encoder.relu)
-        second = nn.Sequential(encoder.maxpool, encoder.layer1)
-        return cls([first, second, nn.Sequential(encoder.layer2)], texture=texture)
+        mean, std = network.backbone.mean, network.backbone.std
+        return cls(stages_of(network.encoder)[:3], texture=texture, mean=mean, std=std)
 
     @classmethod
     def of_imagenet(cls, texture: float = 0.0) -> "PerceptualLoss":

@@ -102,7 +102,7 @@ class Stage(Data, Recipe):
 def networks_of(
     stage: Stage, classes: Sequence[Sequence[str]]
 ) -> tuple[VariationalGenerator, MultiscaleDiscriminator | PixelDiscriminator]:
-    """Make the networks of a stage, with weights initialised as published.
+    """Make the networks of a stage; all but a PixelDiscriminator are initialised as published.
 
     Args:
         classes: of styles, see style_labels(); used if the discriminator classifies styles.

@@ -65,7 +65,7 @@ SCHEDULES = {"linear": lambda done: min(1.0, 2 - 2 * done), "constant": lambda d
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of a training; the defaults are as published, with smaller batches.
+    """The settings of a training; all defaults but batch_size, pictures and average are published.
 
     A continued run may have another save_every, and more pictures if the schedule is constant.
     matching_weight=1 and perceptual_weight=1, instead of 10, make details sharper that the map does
@@ -80,10 +80,10 @@ class Recipe:
     learning_rate: float = option(1e-4, "of Adam (0, 0.9) for the generator", least=0)
     discriminator_speed: float = option(4.0, "discriminator's learning rate / generator's", least=0)
     schedule: str = option("linear", "linear (to 0 over the second half) or constant", SCHEDULES)
-    matching_weight: float = option(10.0, "of feature matching; the adversarial loss has 1")
-    perceptual_weight: float = option(10.0, "of the perceptual loss")
-    kl_weight: float = option(0.05, "smaller: z carries more; larger: a random z works better")
-    style_weight: float = option(0.0, "of classifying city and time of day from z; not published")
+    matching_weight: float = option(10.0, "weight of feature matching; adversarial loss: 1")
+    perceptual_weight: float = option(10.0, "weight of the perceptual loss")
+    kl_weight: float = option(0.05, "KL loss; small: z holds more; large: a random z works better")
+    style_weight: float = option(0.0, "weight of classifying city and time of day from z; our own")
     shown_style_weight: float = option(
         0.0, "of classifying them from the image, by the pixel discriminator", least=0
     )
@@ -91,7 +91,7 @@ class Recipe:
         0.0, "share of each batch that is drawn in another photo's style", least=0, most=0.5
     )
     head_start: int = option(16_000, "pictures to pre-train encoder and classifier on", least=0)
-    warm_up: int = option(0, "first pictures, from which only the discriminator learns", least=0)
+    warm_up: int = option(0, "first pictures, in which generator and encoder stay fixed", least=0)
     scale: float = option(1.0, "smallest share of a scene's area in a crop; 1 crops nothing")
     even_cities: bool = option(False, "draw scenes of all cities equally often")
     average: float = option(0.999, "share of the weights' running mean that each step keeps")
@@ -323,14 +323,14 @@ def run_settings(
     """Collect the settings that must not change when a run is continued."""
     settings = {field.name: getattr(recipe, field.name) for field in fields(Recipe)}
     del settings["save_every"]
-    # Older checkpoints lack these settings, which compares as None.
+    # Older checkpoints lack these settings; a missing setting counts as None.
     for name, default in (("scale", 1), ("discriminator_speed", 4)):
         settings[name] = None if settings[name] == default else settings[name]
     return generator.settings | settings | {
         "pictures": "any" if recipe.schedule == "constant" else recipe.pictures,
         "scenes": f"{scenes.dataset} {len(scenes)}",
         "head_start": recipe.head_start if classifier is not None else 0,
-        # Older checkpoints lack these settings, which compares as False or 0.
+        # Older checkpoints lack these settings; a missing setting counts as False or 0.
         "without_perceptual": perceptual is None,
         "texture_weight": 0 if perceptual is None else perceptual.texture,
     }  # fmt: skip
@@ -413,9 +413,9 @@ def train_spade(
 
     Args:
         encoder, classifier: for a generator with a latent, and for a recipe with a style_weight.
-        folder: for last.pt, a checkpoint, and preview_*.jpg, images of preview; None writes none.
-            A checkpoint in it is continued.  On a CPU with the same number of threads the result
-            is then bit for bit that of an uninterrupted run.
+        folder: for the checkpoint last.pt, and preview_*.jpg with images of the scenes in preview.
+            A run that finds a checkpoint continues from it; on a CPU with as many threads, the
+            result is bit for bit that of an uninterrupted run.  None: nothing is written.
         precision: "fp32", "bf16" or "fp16" (GPUs only); weights stay in float32.
 
     Raises ValueError, FloatingPointError and OSError as utils.training.train() does, and ValueError

@@ -7,11 +7,13 @@ from killed import SERVER
 from timm.layers import BatchNormAct2d
 from torch import nn
 
+from utils.backbones import BACKBONES
 from utils.engine.batch_norm import (
     SyncedBatchNorm2d,
     SyncedBatchNormAct2d,
     synchronize_batch_norm,
 )
+from utils.segmentation import SegmentationNet
 
 
 def networks():
@@ -68,11 +70,8 @@ def test_alone_it_is_plain_batch_norm_and_keeps_its_keys():
     assert torch.equal(synced.eval()(the_batch()), plain.eval()(the_batch()))
 
 
-def test_a_kind_that_is_not_known_is_refused():
-    class Own(nn.BatchNorm2d):
-        pass
-
-    with pytest.raises(
-        TypeError, match="Own is not known: expected one of BatchNorm2d, BatchNormA"
-    ):
-        synchronize_batch_norm(nn.Sequential(Own(2)))
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_all_batch_norms_of_our_networks_are_known(backbone):
+    network = synchronize_batch_norm(SegmentationNet(backbone, "unet"))
+    norms = [x for x in network.modules() if isinstance(x, nn.BatchNorm2d)]
+    assert len(norms) > 10 and all(isinstance(x, SyncedBatchNorm2d) for x in norms)

@@ -267,8 +267,10 @@ def test_draw_street_brings_a_map_to_the_generators_size(generator):
 
 def test_daylight_is_the_style_of_a_bright_day_if_there_is_one():
     known = SpadeGenerator(ngf=1, hidden=1, size=(64, 64), z_dim=1)
-    for names, expected in (("Aha dusk day", "day"), ("night noon day", "noon"), ("night", "mean")):
-        known.styles = {name: torch.zeros(1) for name in names.split()}
+    cases = {"Aha|dusk|day": "day", "night|noon|day": "noon", "night": "mean"}
+    cases |= {"Aha, day|noon": "noon", "Oho|Aha, dusk|Aha, day": "Aha, day"}
+    for names, expected in cases.items():
+        known.styles = {name: torch.zeros(1) for name in names.split("|")}
         assert daylight(known) == expected
 
 

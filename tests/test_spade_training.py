@@ -182,6 +182,18 @@ def test_the_perceptual_loss_adds_the_texture(segmenter):
     torch.testing.assert_close(textured(one, other, regions), expected)
 
 
+@pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_lite0"])
+def test_the_perceptual_loss_compares_an_encoders_first_feature_maps(backbone):
+    network = SegmentationNet(backbone).eval()
+    perceptual = PerceptualLoss.of_segmentation(network)
+    x = torch.rand(1, 3, 32, 64)
+    expected = network.encoder(x)[1:4]
+    for stage, feature_map in zip(perceptual.stages, expected, strict=True):
+        x = stage(x)
+        torch.testing.assert_close(x, feature_map)
+    assert perceptual.mean == network.backbone.mean and perceptual.std == network.backbone.std
+
+
 def test_perceptual_loss_is_frozen(segmenter):
     perceptual = PerceptualLoss.of_segmentation(copy.deepcopy(segmenter).train())
     before = copy.deepcopy(perceptual.state_dict())

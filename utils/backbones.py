@@ -53,22 +53,31 @@ class Backbone:
         return imagenet_weights(self.weights, _ALTERNATIVE)
 
     def stages(self, pretrained: bool = False) -> list[nn.Module]:
-        """Split an EfficientNet-Lite into five parts, to be called one after another; the first one
-        gets the photo, and they return feature maps at strides of 2, 4, 8, 16 and 32.
+        """Make the encoder, in the five parts of stages_of().
 
         Raises, if pretrained: see pretrained_state.
         """
         network = smp.encoders.get_encoder(self.encoder, weights=None)
         if pretrained:
             network.load_state_dict(self.pretrained_state())
-        model = network.model
-        ends = [int(name.removeprefix("blocks.")) + 1 for name in model.feature_info.module_name()]
-        first = nn.Sequential(model.conv_stem, model.bn1, *model.blocks[: ends[0]])
-        return [first, *(model.blocks[start:end] for start, end in pairwise(ends))]
+        return stages_of(network)
 
     def channels(self) -> list[int]:
         """Widths of the five feature maps, fine to coarse."""
         return smp.encoders.get_encoder(self.encoder, weights=None).out_channels[1:]
+
+
+def stages_of(encoder: nn.Module) -> list[nn.Module]:
+    """Split an encoder into five parts, to be called one after another; the first one gets the
+    photo, and they return feature maps at strides of 2, 4, 8, 16 and 32."""
+    if hasattr(encoder, "layer1"):  # a ResNet
+        first = nn.Sequential(encoder.conv1, encoder.bn1, encoder.relu)
+        second = nn.Sequential(encoder.maxpool, encoder.layer1)
+        return [first, second, encoder.layer2, encoder.layer3, encoder.layer4]
+    model = encoder.model  # an EfficientNet-Lite
+    ends = [int(name.removeprefix("blocks.")) + 1 for name in model.feature_info.module_name()]
+    first = nn.Sequential(model.conv_stem, model.bn1, *model.blocks[: ends[0]])
+    return [first, *(model.blocks[start:end] for start, end in pairwise(ends))]
 
 
 _LITE = {  # (image_u8 - 127) / 128, as in the TensorFlow original

@@ -10,8 +10,20 @@ from utils.labels import label_ids_to_colors
 from utils.plots import DPI, FIGURE_WIDTH, GAP, pixel_axes
 
 # Fill colours by what a box stands for, and what the key below a diagram calls it.
-FILLS = {"data": "#e8f0fe", "learns": "#fde9d0", "fixed": "#eeeeee", "loss": "#f9d6d5"}
-KEY = {"data": "data", "learns": "is trained", "fixed": "is not trained", "loss": "loss"}
+FILLS = {
+    "data": "#e8f0fe",
+    "learns": "#fde9d0",
+    "fixed": "#eeeeee",
+    "loss": "#f9d6d5",
+    "update": "#d9ead3",
+}
+KEY = {
+    "data": "data",
+    "learns": "is trained",
+    "fixed": "is not trained",
+    "loss": "loss",
+    "update": "change of the weights",
+}
 OUTLINE = {"ec": "#555555", "lw": 1}
 HALF = 0.36  # of a box's height, in rows
 KEY_HEIGHT = 24  # pixels
@@ -217,12 +229,12 @@ def show_adversarial_step() -> None:
         "image": Box(2.2, 0, "generated\nimage"),
         "judge": Box(3.3, 0, "discriminator", "fixed"),
         "losses": Box(4.6, 0, "hinge, matching,\nperceptual, KL", "loss", 1),
-        "step": Box(5.9, 0, "step of encoder\nand generator", "fixed", 1),
+        "step": Box(5.9, 0, "step of encoder\nand generator", "update", 1),
         "given 2": Box(1.1, 1, "photo,\nlabel map"),
         "image 2": Box(2.2, 1, "both, the image\nas a constant"),
         "judge 2": Box(3.3, 1, "discriminator", "learns"),
         "losses 2": Box(4.6, 1, "hinge", "loss", 1),
-        "step 2": Box(5.9, 1, "step of the\ndiscriminator", "fixed", 1),
+        "step 2": Box(5.9, 1, "step of the\ndiscriminator", "update", 1),
     }
     row = ["given", "network", "image", "judge", "losses", "step"]
     arrows = [*zip(row, row[1:]), ("image", "image 2"), ("given 2", "image 2")]

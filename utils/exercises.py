@@ -175,6 +175,10 @@ def _close(found: Tensor, expected: Tensor) -> bool:
     return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
+def _equal(state: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return state.keys() == other.keys() and all(torch.equal(state[x], other[x]) for x in state)
+
+
 def _random(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -204,6 +208,10 @@ def _contrast_by_columns(contrast: Callable, photos_u8: Tensor, label_ids: Tenso
 def _marks_edges(edges_by_hand: Callable) -> bool:
     random = _random(0)
     maps = [torch.randint(0, 3, shape, generator=random) for shape in ((6, 9), (1, 5), (7, 1))]
+    halves = (torch.arange(8) // 4).expand(5, 8)  # opposite rims differ, and are no neighbours
+    square = torch.zeros(6, 8, dtype=torch.long)
+    square[2:4, 3:6] = 1  # nor are pixels that meet in a corner
+    maps += [halves, halves.T, square]
     return all(torch.equal(edges_by_hand(ids), instance_edges(ids[None])[0]) for ids in maps)
 
 
@@ -235,15 +243,17 @@ def _changes_stride(with_stride: Callable, network: nn.Module) -> bool:
     started = coarse.encoder.state_dict()
     is_kept = all(torch.equal(started[key].cpu(), weights[key].cpu()) for key in weights)
     heads = len(coarse.head.scores), len(with_stride(8).head.scores)
-    return is_kept and coarse is not network and heads == (1, 3)
+    both = [set(map(id, x.encoder.parameters())) for x in (coarse, network)]
+    return is_kept and both[0].isdisjoint(both[1]) and heads == (1, 3)
 
 
 def _balances(balanced: Callable) -> bool:
     from utils.training import balanced_weights
 
     scenes = open_scenes("toy", "train", size=(64, 32))[:6]
-    weights = torch.as_tensor(balanced(scenes.batch(range(len(scenes)))[1])).float()
-    return _close(weights, balanced_weights(scenes))
+    _, maps = scenes.batch(range(len(scenes)))
+    weights, of_few_labels = balanced(maps), balanced(maps.clamp(max=ID["car"]))
+    return len(of_few_labels) == 34 and _close(weights, balanced_weights(scenes))
 
 
 @torch.no_grad()
@@ -287,12 +297,18 @@ def _class_that_loses_most(scores: Sequence) -> str:
 
 
 def _is_blind(blind: Callable, generator: spade.SpadeGenerator, label_ids: Tensor) -> bool:
-    before = generator.synthesize(label_ids)
+    before = copy.deepcopy(generator.state_dict())
+    expected = copy.deepcopy(generator)
+    for layer in expected.up_2.modules():
+        if isinstance(layer, SPADE):
+            layer.mlp_gamma.weight.data.zero_()
+            layer.mlp_beta.weight.data.zero_()
     blinded = blind("up_2")
-    layers = [x for x in blinded.up_2.modules() if isinstance(x, SPADE)]
-    is_zero = all(not x.mlp_gamma.weight.any() and not x.mlp_beta.weight.any() for x in layers)
-    is_kept = torch.equal(generator.synthesize(label_ids), before)
-    return is_zero and is_kept and not torch.equal(blinded.synthesize(label_ids), before)
+    is_kept = _equal(generator.state_dict(), before)
+    generator.load_state_dict(before)  # so that a second try begins with the same network
+    is_blind = _equal(blinded.state_dict(), expected.state_dict())
+    drawn = [network.synthesize(label_ids) for network in (blinded, generator)]
+    return is_kept and is_blind and not torch.equal(*drawn)
 
 
 def _more_alike(true_ids: Tensor) -> str:
@@ -310,13 +326,14 @@ def _shifts(shift: Callable) -> bool:
 
 
 def _looks_twice(look_twice: Callable, network: nn.Module, image_u8: Tensor) -> bool:
+    from utils.engine import evaluation_mode
     from utils.pipeline import agreement
 
-    seen = look_twice(network, image_u8).cpu()
-    mirrored = look_twice(network, image_u8.flip(-1)).cpu()
-    is_symmetric = bool(agreement(seen, mirrored.flip(-1)).min() > 0.999)
-    is_other = bool((seen != network.predict(image_u8).cpu()).any())
-    return is_symmetric and is_other and seen.dtype == torch.uint8
+    x = image_u8.to(next(network.parameters()).device)
+    with torch.no_grad(), evaluation_mode(network):
+        expected = (network(x) + network(x.flip(-1)).flip(-1)).argmax(1).to(torch.uint8)
+    seen = look_twice(network, image_u8)
+    return seen.dtype == torch.uint8 and bool(agreement(seen.cpu(), expected.cpu()).min() > 0.999)
 
 
 def _is_evening(evening_in: Callable, generator: spade.SpadeGenerator) -> bool:
@@ -370,7 +387,7 @@ def _is_between(
 EXERCISES = {
     "01.1": Exercise(LIST, "each pixel becomes a block of two by two", "ee56d2c567f8c472"),
     "01.2": Exercise(
-        NUMBER, "a scene counts once, however many of its pixels are people", _scenes_with_people
+        NUMBER, "a scene counts once; only the label ID['person'] counts", _scenes_with_people
     ),
     "01.3": Exercise(
         FUNCTION, "the mean over all photos, each with its rolled map", _contrast_by_columns
@@ -389,11 +406,14 @@ EXERCISES = {
     ),
     "02.3": Exercise(
         FUNCTION,
-        "SegmentationNet takes finest_stride; then load_state_dict, for its encoder only",
+        "SegmentationNet takes network.settings['backbone'] and finest_stride; then"
+        " load_state_dict, for its encoder only",
         _changes_stride,
     ),
     "02.4": Exercise(
-        FUNCTION, "a share for each of 34 labels; (shares * weights).sum() ends as 1", _balances
+        FUNCTION,
+        "a tensor of 34 weights, also where labels lack; (shares * weights).sum() ends as 1",
+        _balances,
     ),
     "03.1": Exercise(
         NUMBER, "which pixel has a neighbour that is something else?", "9935e48afa9f711a"
@@ -414,39 +434,53 @@ EXERCISES = {
         TEXT, "subtract one .iou from the other, and leave out the NaN", _class_that_loses_most
     ),
     "04.3": Exercise(
-        FUNCTION, "deepcopy the generator; zero_() both weights under torch.no_grad()", _is_blind
+        FUNCTION,
+        "deepcopy the generator; zero_() both weights of each SPADE of the block, norm_s included",
+        _is_blind,
     ),
     "05.1": Exercise(TEXT, "print both figures", _more_alike),
     "05.2": Exercise(
         FUNCTION, "column 0 twice, then columns 1, 2 and so on; not around the rim", _shifts
     ),
     "05.3": Exercise(
-        FUNCTION, "the map of the mirror image must be the mirror image of the map", _looks_twice
+        FUNCTION,
+        "flip the mirror image's scores back, add, then argmax over the labels",
+        _looks_twice,
     ),
     "06.1": Exercise(
         NUMBER,
         "start with one score and go back: a 4x4 convolution adds 3 steps of its input's grid",
         "b8101350120a237f",
     ),
-    "06.2": Exercise(FUNCTION, "torch.lerp of two named styles", _is_evening),
+    "06.2": Exercise(
+        FUNCTION,
+        "a style is looked up by its name, as in section 5; return the mean of two",
+        _is_evening,
+    ),
     "07.1": Exercise(PAIR, "which centres of pixels are how far away?", "8098ca19c50460e5"),
     "07.2": Exercise(
         TRUTH, "is the road behind the car connected with that in front of it?", "9589d8892ee57dc7"
     ),
     "07.3": Exercise(
-        FUNCTION, "trees on both sides, most at the rims, by six strokes or more", _plants_avenue
+        FUNCTION,
+        "six strokes or more into the painting itself, on both sides; the largest at the rims",
+        _plants_avenue,
     ),
     "07.4": Exercise(
         FUNCTION, "x mirrored is width - x; a stroke may continue the one before it", _paints_twice
     ),
     "07.5": Exercise(
-        FUNCTION, "call the generator itself, without gradients; then pm1_to_u8()", _is_between
+        FUNCTION,
+        "t = 0 is the image of a_ids; call the generator itself, without z and gradients",
+        _is_between,
     ),
     "08.1": Exercise(NUMBER, "corners, sides and the inside", "19c88fca5d19ce54"),
     "08.2": Exercise(
         PAIR, "nine tenths of the old value, one tenth of the new one", "72d03b6b0b1e75cd"
     ),
     "08.3": Exercise(
-        FUNCTION, "table[row_of] is (B, H, W, C), x is (B, C, H, W): permute one of them", _is_table
+        FUNCTION,
+        "number the codes, label_codes(label_ids); table[row_of] is (B, H, W, C): permute it",
+        _is_table,
     ),
 }

@@ -49,7 +49,7 @@ def compare(first_ids: Tensor, second_ids: Tensor) -> MapComparison:
     Args:
         first_ids, second_ids: (B, H, W) label ids 0..33; both of the same shape, on any device.
 
-    Raises ValueError if the shapes differ, or there are no label ids in them.
+    Raises ValueError if the shapes differ, or if the maps hold anything but label ids.
     """
     first_ids, second_ids = first_ids.cpu(), second_ids.cpu()
     segmentation, boundary = SegmentationScore(), BoundaryScore()
@@ -189,12 +189,12 @@ def maps_by_round(
     label_ids: Tensor | None = None,
     batch_size: int = 8,
 ) -> Tensor:
-    """Feed generated photos back in, scene by scene, with a progress bar.
+    """Run several rounds of feedback on batches of scenes, with a progress bar.
 
     Args:
         image_u8: (B, 3, H, W): the photos to start from, or None.
         label_ids: (B, H, W), label ids 0..33: the maps to start from, true ones for example; the
-            photos then give their style, or nothing.
+            photos are then used for their style only, if the pipeline has an encoder.
         batch_size: how many scenes go through at a time.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Reading, resizing and saving pictures; the only place where value ranges change.
+"""Reading, resizing and saving pictures, and conversions between value ranges.
 
 Names say the range: ``image_u8`` is RGB in 0..255 (uint8), ``image_pm1`` is what SPADE makes, -1..1
 (float).  Label and instance maps are only ever resized nearest-neighbour.
@@ -71,7 +71,7 @@ def read_image(path: str | Path | ZippedFile) -> torch.Tensor:
     scale, if its format allows that.
 
     Raises FileNotFoundError if there is no such file, ValueError if it is not a complete picture,
-    or has more than 120 megapixels and is not a JPEG.
+    or has more than 120 megapixels (WebP, AVIF: 60), unless it is a JPEG that isn't progressive.
     """
     rows = decode_photo(_read_bytes(path), str(path))
     # Not made contiguous: that would take longer than resizing does, which does not need it.

@@ -1,4 +1,4 @@
-"""How sure a figure is: bootstrap intervals over scenes, and mIoU over classes seen often enough.
+"""Bootstrap intervals of scores over scenes, and mIoU over the classes in enough scenes.
 
 counts = confusions(predicted_ids, true_ids)            # (B, 34, 34), one for each scene
 often = labels_in(counts, at_least=5)                   # labels that occur in 5 scenes or more

@@ -62,9 +62,9 @@ _MEANING = "expected Cityscapes label ids 0..33"
 
 
 def check_label_ids(label_ids: torch.Tensor, source: str = "the label map") -> None:
-    """Raise ValueError, which says what it may be instead, if this is no map of label ids.
+    """Raise ValueError if this is not a map of label ids.
 
-    Recognises maps in colours, maps of train ids, and maps that hold 255 ("ignored").
+    The message says what it may be: a map in colours, of train ids, or with 255 ("ignored").
 
     Args:
         label_ids: what should be an (H, W) or (B, H, W) integer tensor with values 0..33.
@@ -79,7 +79,7 @@ def check_label_ids(label_ids: torch.Tensor, source: str = "the label map") -> N
 
 
 def check_id_values(label_ids: torch.Tensor, source: str = "the label map") -> None:
-    """As check_label_ids(), for a network's output, which is never taken for train ids."""
+    """As check_label_ids(), but without the check for train ids: for the output of a network."""
     shape = tuple(label_ids.shape)
     if label_ids.is_floating_point() or label_ids.dtype == torch.bool:
         raise ValueError(
@@ -113,7 +113,7 @@ def check_id_values(label_ids: torch.Tensor, source: str = "the label map") -> N
 
 
 def _looks_like_train_ids(label_ids: torch.Tensor) -> bool:
-    """Whether no id but 255 is above 18, and ids that are void or rare as label ids fill half.
+    """Whether all ids are 0..18 or 255, and most would be void or rare if they were label ids.
 
     A real map of label ids holds vegetation (21), sky (23) or cars (26); one of train ids holds
     road (0), building (2) and sky (10), which as label ids are void, border and rail track.
@@ -199,7 +199,7 @@ _PALETTES = (
 )
 # Classes whose colours are greys: 70 (building), 153 (pole) and 128 (CamVid's sky).
 GREY_CLASSES = tuple(code & 255 for p in _PALETTES for code in p if code and code % 0x010101 == 0)
-_MOST_BLENDED = 0.05  # of a colour map's pixels may have colours that no class has
+_MOST_BLENDED = 0.05  # largest allowed share of pixels with colours that no class has
 
 
 def colors_to_label_ids(image_u8: torch.Tensor, source: str = "the picture") -> torch.Tensor:
@@ -239,9 +239,9 @@ def colors_to_label_ids(image_u8: torch.Tensor, source: str = "the picture") -> 
 
 
 def colors_contradict_ids(colors: torch.Tensor, ids: torch.Tensor) -> bool:
-    """Whether a palette holds classes' colours at other places than at the classes' ids.
+    """Whether a palette has the colours of classes, but at indices that are not their ids.
 
-    An editor that saves a colour map with a palette numbers the colours as it likes.
+    An editor that saves a colour map with a palette numbers the colours arbitrarily.
 
     Args:
         colors: (N, 3) uint8, the palette's entries that are used.

@@ -34,7 +34,7 @@ class SegmentationResult:
     Attributes:
         miou: mean intersection over union of the benchmark classes that occur in the truth.
         accuracy: share of pixels with the right label, void pixels left out.
-        accuracy_with_void: the same over all pixels: void ones count, against all 34 ids.
+        accuracy_with_void: share of all pixels, void ones included, with the right label id.
         iou: intersection over union by class name, NaN for a class that does not occur.
     """
 

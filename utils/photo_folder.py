@@ -41,13 +41,13 @@ from utils.progress import progress
 from utils.scenes import open_photos
 from utils.weights import OWN_LICENCE
 
-# All PNG, which is lossless: the second map is what the network sees in the saved photo, too.
+# All PNG, which is lossless: the second map is also that of the saved generated image.
 FOLDERS = {
-    "photos": "the photo, turned upright, its middle cut out and resized",
-    "maps": "the map that the network sees in it, in the Cityscapes colours",
+    "photos": "the photo, turned upright, cropped around its centre and resized",
+    "maps": "the map that the network predicts from it, in the Cityscapes colours",
     "label_ids": "the same map as label ids 0..33, one channel",
-    "generated": "the photo that SPADE draws from that map",
-    "second_maps": "the map that the network sees in the generated photo, in colours",
+    "generated": "the image that SPADE generates from that map",
+    "second_maps": "the map that the network predicts from the generated image, in colours",
     "second_label_ids": "the same map as label ids",
 }
 SHOWN = ("photos", "maps", "generated", "second_maps")  # on the page; maps of ids look black

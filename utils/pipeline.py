@@ -1,4 +1,4 @@
-"""The pipeline: photo -> label map -> photo -> label map, once or round after round.
+"""The pipeline: photo -> label map -> generated image -> label map, for one or more rounds.
 
     pipeline = load_pipeline("toy", "toy")
     result = pipeline.run(image_u8)
@@ -33,10 +33,10 @@ class PipelineResult:
     """The result of one pass for one photo, or for a batch (then every shape has B in front).
 
     Attributes:
-        image_u8: (3, H, W) uint8: the photo that went in; None where only a map did.
-        label_ids: (H, W) uint8: the map that the network sees in it, or the map that was given.
-        generated_u8: (3, H, W) uint8: the photo that SPADE makes of that map.
-        generated_label_ids: (H, W) uint8: the map that the network sees in the generated photo.
+        image_u8: (3, H, W) uint8: the photo, or the image of the round before; None for a map only.
+        label_ids: (H, W) uint8: the map that the network predicts from it, or the given map.
+        generated_u8: (3, H, W) uint8: the image that SPADE generates from that map.
+        generated_label_ids: (H, W) uint8: the map that the network predicts from that image.
     """
 
     image_u8: Tensor | None
@@ -49,11 +49,11 @@ class Pipeline:
     """A segmentation network and a SPADE generator, one after the other.
 
     Args:
-        z: (1, z_dim) float, the style of all generated photos, see generator.style(); None is the
+        z: (1, z_dim) float, the style of all generated images, see generator.style(); None is the
             mean style, and the only choice for a generator without a latent.
         precision: the generator's, see SpadeGenerator.synthesize(); on a GPU the segmenter's too.
-        encoder: the one that the generator was trained with.  With it every photo that goes in is
-            drawn in its own style, round after round; z is for maps that come without a photo.
+        encoder: the one that the generator was trained with.  With it, images get the style of the
+            photo that they began from, in all rounds; z is for maps that come without a photo.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Pipeline:
     def feedback(
         self, image_u8: Tensor | None, rounds: int, label_ids: Tensor | None = None
     ) -> list[PipelineResult]:
-        """Feed each generated photo back in as the next one -> one result a round.
+        """Use each generated image as the photo of the next round -> one result for each round.
 
         Args: see run.
 

@@ -390,7 +390,7 @@ def show_spread(
 
 def show_class_rounds(
     shares: dict[str, torch.Tensor],
-    classes: int = 16,
+    classes: int = 19,
     photos: torch.Tensor | None = None,
     name: str | None = None,
 ) -> None:

@@ -27,8 +27,8 @@ ONE_THAT_WORKS = f'"segformer" is one that works ({HUB}/{SHORT_NAMES["segformer"
 # The model cards of nvidia/segformer-... say "other"; github.com/NVlabs/SegFormer has the terms.
 NVIDIA_LICENCE = "NVIDIA Source Code License for SegFormer: non-commercial, research or evaluation"
 MOST_NAMES = 25  # of classes in a message
-# Rows that a network sees.  Those for Cityscapes learned from photos of 1024 rows, resized by 0.5
-# to 2; in photos of 128 or 256 rows they would look for cars several times as large.
+# Smallest height of a network's input.  Networks for Cityscapes were trained on photos of 1024
+# rows, resized by 0.5 to 2; objects in photos of 128 or 256 rows are too small for them.
 LEAST_HEIGHT = 512
 
 

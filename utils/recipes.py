@@ -140,7 +140,7 @@ def read_recipe(path: str | Path, kind: type) -> list:
         raise ValueError(f"{path}: stages should be tables, each under a line [[stages]].")
     if len(tables) > 1 and {"start", "name"} & shared.keys():
         raise ValueError(
-            f"{path}: start and name hold for one stage, and these stand above all of them: write "
+            f"{path}: start and name hold for one stage, and here they are above all stages: write "
             "them under the line [[stages]] of their stage."
         )
     stages = []
@@ -248,11 +248,12 @@ class Training:
 
     Attributes:
         stage: the dataclass of a stage.
-        train: trains a stage, whose start holds paths, in the folder, and writes its files there;
-            the list goes into the weights' metadata: the settings of all stages so far.
-        check_start: raises ValueError if its second stage can't begin with that file of the first.
-        files: what a stage leaves for others to start from: first the one that the next stage
-            takes by default, and last the weights that tell that the stage is finished.
+        train: a function of a stage (start holds paths), place, folder, and the settings of all
+            stages so far, which it saves in the weights' metadata; it writes files to the folder.
+        check_start: a function of two stages and the name of a file; it raises ValueError if the
+            second stage can't start from that file of the first.
+        files: names of the files that a stage writes.  By default the next stage starts from the
+            first one; the last one holds the weights, and exists once the stage is finished.
     """
 
     stage: type

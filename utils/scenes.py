@@ -166,8 +166,8 @@ def open_scenes(
             "camvid" or "cityscapes"; several, joined by "+", are one after another.
         split: "train", "val" or "test"; "streets" has no test photos.
         root: the data set's folder; by default data/streets, data/camvid and data/cityscapes of the
-            project.  For Cityscapes the two official zip files may lie there instead of what is in
-            them.  Of several data sets, it is that of the one that is neither "toy" nor "streets".
+            project.  For Cityscapes it may hold the two official zip files instead of their
+            content.  With several data sets it is used for all except "toy" and "streets".
         size: (width, height) that every scene is cropped (to its aspect) and resized to.
 
     Raises:
@@ -284,7 +284,7 @@ class _CamVidScenes(_FileScenes):
         label_maps = {p.stem: p for p in visible_files(annotations) if p.suffix.lower() == ".png"}
         entries, (paths, left_out) = [], pictures(photos)
         for photo in paths:
-            # The SegNet selection films one sequence at dusk, the others by day.
+            # In this selection one sequence was filmed at dusk, the others by day.
             time_of_day = "dusk" if photo.name.startswith("0001TP") else "day"
             if photo.stem not in label_maps:
                 missing = annotations / f"{photo.stem}.png"
@@ -308,8 +308,8 @@ class _CamVidScenes(_FileScenes):
 class _StreetsScenes(_FileScenes):
     """The real photos in data/streets, which scenes.csv lists; see README.md there.
 
-    Of a photo that is at least one and a half times as wide as the size asks for there are two
-    scenes: its left part and its right part.
+    A photo that is at least one and a half times as wide as the size requires gives two scenes:
+    its left part and its right part.
     """
 
     def __init__(self, split, size, folder):

@@ -1,4 +1,4 @@
-"""The segmentation network: a classifier of photos, turned into one of pixels with 34 label ids.
+"""The segmentation network: an image classifier that is turned into a classifier of pixels.
 
 The average pool and the fully connected layer of an ImageNet network are replaced by one of two
 heads:

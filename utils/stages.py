@@ -36,7 +36,7 @@ class Stage(Data, Recipe):
     val_scenes: int | None = option(None, "how many to validate with; all by default", least=1)
     start: str | None = option(
         None,
-        "random, imagenet, or a file of weights; with another head its backbone alone",
+        "random, imagenet, or a file of weights; if its head differs, only its backbone",
         alternatives=("random", "imagenet"),
     )
     backbone: str | None = option(None, "that of the start, or else resnet34", BACKBONES)
@@ -48,7 +48,7 @@ class Stage(Data, Recipe):
     )
     ignore_unlabeled: bool = option(False, "learn nothing from label 0")
     statistics: int = option(
-        0, "whole training scenes for batch norm's statistics, at the end; 0: those it has", least=0
+        0, "whole scenes to recompute batch norm's statistics from at the end; 0: none", least=0
     )
 
 

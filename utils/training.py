@@ -124,8 +124,8 @@ def pixel_loss(
 ) -> Tensor:
     """Mean cross-entropy of the pixels, each times its label's weight, if there are weights.
 
-    Divided by the number of pixels, not by the sum of their weights as torch would: so the mean
-    over several processes is what one process with the whole batch computes.
+    The sum is divided by the number of pixels, not by the sum of their weights as in torch, so that
+    the mean over several processes is what one process computes from the whole batch.
 
     Args:
         scores: (B, 34, H, W) float.
@@ -160,8 +160,8 @@ def training_batch(
 
     Returns:
         image_u8 (B, 3, H, W) and label_ids (B, H, W) on the device, and, if a label may mean
-        several, what is possible (B, 34, 34) for pixel_loss().  In a share of the batches,
-        recipe.half_size, H and W are halved, so that the network also learns to see small.
+        several, possible (B, 34, 34) for pixel_loss().  In a share recipe.half_size of the
+        batches, H and W are halved, so that the network also learns to recognise small objects.
     """
     generator = torch.Generator().manual_seed(seed)
     seeds = torch.randint(2**62, (len(indices),), generator=generator)
@@ -321,9 +321,9 @@ def train(
     Args:
         network: is trained as a whole; after network.freeze_backbone() only its head is.
         train_scenes, val_scenes: scenes of one size; cached() ones are much faster.
-        folder: keeps last.pt, a checkpoint of each epoch, and best.safetensors, the network with
-            the best mIoU so far.  A run that finds a checkpoint continues from it.  On a CPU with
-            the same number of threads the result is then bit for bit that of one run.
+        folder: for last.pt, the checkpoint after the last epoch, and best.safetensors, the network
+            with the best mIoU so far.  A run that finds a checkpoint continues from it; on a CPU
+            with as many threads, the result is bit for bit that of an uninterrupted run.
         precision: "fp32", "bf16" or "fp16" (GPUs only); weights stay in float32.
         class_weights: (34,) float, see balanced_weights(); None counts every pixel once.
 
@@ -331,7 +331,7 @@ def train(
 
     Raises:
         ValueError: fewer scenes than a batch, no such precision, a checkpoint of another training.
-        FloatingPointError: the loss is NaN or infinite; names the step and what is left.
+        FloatingPointError: the loss is NaN or infinite; names the step and the last checkpoint.
         OSError: no room for the checkpoint; the one before it stays.
     """
     accelerator = make_accelerator(precision, recipe.batch_size)

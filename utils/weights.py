@@ -1,8 +1,8 @@
-"""Weight files: packed small, written atomically, read with errors in words.
+"""Weight files: compact, written atomically, and read with clear error messages.
 
 The format is safetensors (https://huggingface.co/docs/safetensors) with this project's settings as
-JSON under one metadata key.  Compact files hold each convolution or linear weight as 8-bit integers
-with one scale for each output channel: a quarter of the size, to fit in a repository.
+JSON under one metadata key.  Compact files hold weights as 8-bit integers with one scale for each
+index of the first dimension, or small ones as float16: a quarter of the size, for a repository.
 """
 
 import contextlib
@@ -115,8 +115,9 @@ def save_weights(
 def licence_of(recipe: Sequence[dict]) -> str | None:
     """The licence of a network that these stages of a recipe have trained; None if it isn't known.
 
-    Only toy streets are the project's own.  The photos are not for commercial use, and neither is
-    a network that was trained on them, or one that was trained further from such weights.
+    Only the toy streets are the project's own.  Each other data set holds photos that are not for
+    commercial use, so a network that was trained on one of them, or that started from the weights
+    of such a network, is not for commercial use either.
     """
     licences = set() if recipe else {None}
     for number, stage in enumerate(recipe):

@@ -13,15 +13,15 @@ PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # our names -> Acce
 
 
 def make_accelerator(precision: str = "fp32", batch_size: int = 0) -> Accelerator:
-    """The processes and the device to train on, in "fp32", "bf16" or (on GPUs) "fp16".
+    """Return Accelerate's processes and device, in "fp32", "bf16" or (on GPUs) "fp16".
 
-    Warns where processor or GPU have no bfloat16 instructions.
-    Raises ValueError for another precision, for fp16 without a GPU, or a batch that can't be shared
-    among the processes.
+    Warns if precision is "bf16" and the processor or GPU has no bfloat16 instructions.
+    Raises ValueError for another precision, for fp16 without a GPU, and for a batch that can't be
+    divided evenly among the processes.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}: expected {', '.join(PRECISIONS)}.")
-    # Accelerate remembers the first precision of a process; in a notebook there may be another.
+    # Accelerate keeps the first precision of a process, but a notebook may use several.
     AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=PRECISIONS[precision])
     if precision == "fp16" and accelerator.scaler is None:  # it would compute in float32

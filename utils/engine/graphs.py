@@ -33,18 +33,18 @@ def send(x: Tensor, device: torch.device) -> Tensor:
 @lru_cache(maxsize=64)
 def constant(values: tuple, device: torch.device) -> Tensor:
     """Numbers, in tuples of tuples, as a float32 tensor that is made once for each device."""
-    with torch.inference_mode(False):  # the first caller may be in it, and others need gradients
+    with torch.inference_mode(False):  # later callers may need gradients
         return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def records(device: torch.device) -> bool:
-    """Whether kernels are recorded on it: on a GPU, unless the environment has COURSE_RECORD=0."""
+    """Whether CUDA graphs are used on it: on a GPU, unless the environment has COURSE_RECORD=0."""
     return device.type == "cuda" and os.environ.get("COURSE_RECORD") != "0"
 
 
 def graphed(step: Callable, optimizers: Sequence[Optimizer], device: torch.device) -> Callable:
-    """The same training step as a GraphedCallable; unchanged where nothing records(), and among
-    several processes, which exchange gradients within a step."""
+    """Wrap a training step in a GraphedCallable.  The step is returned unchanged if records() is
+    false, or if several processes train, because they exchange gradients within a step."""
     is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     if is_distributed or not records(device):
         return step
@@ -54,9 +54,9 @@ def graphed(step: Callable, optimizers: Sequence[Optimizer], device: torch.devic
 def inferred(network: nn.Module, function: Callable, *tensors: Tensor):
     """Return function(*tensors), on a GPU by a graph if the environment has COURSE_RECORD=all.
 
-    It is not the default, because it has not been measured on a GPU yet (benchmarks/gpu.py does).
-    The weights are read where they lie: changed in place they are seen, and others are captured
-    anew.  Everything else that the function reads beside its tensors must stay the same.
+    It is off by default until its speed on a GPU has been measured (by benchmarks/gpu.py).
+    A graph reads weights from fixed addresses: changes in place take effect, and weights at other
+    addresses get a new capture.  Everything else that the function reads must stay the same.
 
     Args:
         network: what the function computes with, in evaluation mode and without gradients, in the
@@ -69,8 +69,8 @@ def inferred(network: nn.Module, function: Callable, *tensors: Tensor):
     of_network = _GRAPHED.setdefault(network, GraphedCallable(MAX_INFERENCES))
     half = torch.get_autocast_dtype(device.type), torch.is_autocast_enabled(device.type)
     weights = (x.data_ptr() for x in (*network.parameters(), *network.buffers()))
-    # Of weights that an outer autocast has cached in half precision, a capture would read the
-    # memory after they are freed.
+    # No cache: an outer autocast frees its half-precision copies of the weights, and a graph would
+    # then read freed memory.
     with torch.autocast(device.type, *half, cache_enabled=False):
         return of_network(function, (), *tensors, kind=(*half, *weights))
 
@@ -78,22 +78,22 @@ def inferred(network: nn.Module, function: Callable, *tensors: Tensor):
 class GraphedCallable:
     """Calls a step a few times, captures its kernels, and replays them from then on.
 
-    Each shape of batch has a capture of its own.  An optimizer's step() is not captured, because
-    learning rates change, and float16 skips some of these steps: the kernels before it, between
-    two of them, and after the last are one graph each.
+    Each shape of batch has a capture of its own.  Calls of an optimizer's step() are not captured,
+    because learning rates change, and float16 skips some of the calls.  The kernels before the
+    first call, between two calls, and after the last call are one graph each.
 
     Args:
-        most: captures that are kept, those used last; None keeps all.
+        most: how many captures to keep, the most recently used ones; None keeps all.
 
     Args of a call:
         step: a function of tensors that returns a tensor, or a tuple or dict of tensors; results
             are copies, which no later call changes.  What Python does in the step happens at the
             capture only: the step must not read a number from the GPU, send anything to it, or
             branch on a value.
-        optimizers: whose step() it calls, all of them; it computes their gradients anew each time.
-        kind: what tells captures apart beside the shapes of the tensors.
+        optimizers: all whose step() it calls; it computes their gradients anew in each call.
+        kind: a key that, together with the shapes of the tensors, identifies a capture.
 
-    Raises RuntimeError if the step does what can't be captured, TypeError for other results.
+    Raises RuntimeError if the step can't be captured, TypeError if it returns anything else.
 
     Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
     """
@@ -127,7 +127,7 @@ class _Capture:
     """The kernels of one function, as graphs with an optimizer's step between each two."""
 
     def __init__(self, step: Callable, optimizers: Sequence[Optimizer], tensors: Sequence[Tensor]):
-        with torch.inference_mode(False):  # this call may be in it, and a later one not
+        with torch.inference_mode(False):  # a later call may be outside of it
             self.inputs = [x.detach().clone() for x in tensors]
         self.graphs = [Graph()]
         self.updates: list[tuple[Optimizer, list]] = []
@@ -217,7 +217,7 @@ def _replaced(optimizers: Sequence[Optimizer], steps: Sequence[Callable]) -> Ite
 
 @contextlib.contextmanager
 def side_stream(device: torch.device) -> Iterator[None]:
-    """Another stream than the default one, which can't be captured; each waits for the other."""
+    """Use a side stream, as the default one can't be captured; each stream waits for the other."""
     side, current = _stream(device), torch.cuda.current_stream()
     side.wait_stream(current)
     try:
@@ -225,7 +225,7 @@ def side_stream(device: torch.device) -> Iterator[None]:
             yield
         current.wait_stream(side)
     finally:
-        torch.cuda.set_stream(current)  # a capture that failed leaves the other one
+        torch.cuda.set_stream(current)  # a failed capture leaves the side stream as the current one
 
 
 @lru_cache(maxsize=8)

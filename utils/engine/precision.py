@@ -45,9 +45,9 @@ def half_precision(device: torch.device, dtype: torch.dtype) -> torch.autocast:
 
 
 def precision_of_gpu() -> str:
-    """The precision to take on this machine's GPU, or without one: "bf16", "fp16" or "fp32".
+    """The precision to use on this machine: "bf16" or "fp16" on a GPU, "fp32" without one.
 
-    A T4, and all that are older than 2020, have no bfloat16 instructions.
+    GPUs from before 2020, such as a T4, have no bfloat16 instructions.
     """
     if not torch.cuda.is_available():
         return "fp32"
@@ -60,8 +60,8 @@ def warn_of_emulation(precision: str, device: torch.device) -> None:
         return
     if device.type == "cpu" and _emulates_bfloat16():
         warnings.warn(
-            "This processor has no bfloat16 instructions: emulated, a training takes two to ten "
-            "times as long as in float32.",
+            "This processor has no bfloat16 instructions and emulates them: a training takes 2 to "
+            "13 times as long as in float32.",
             stacklevel=3,
         )
     if device.type == "cuda" and precision_of_gpu() != "bf16":
@@ -72,9 +72,9 @@ def warn_of_emulation(precision: str, device: torch.device) -> None:
 
 
 def _emulates_bfloat16() -> bool:
-    facts = Path("/proc/cpuinfo")  # Linux alone has it, and "flags" in it on x86 processors
+    facts = Path("/proc/cpuinfo")  # only on Linux; only x86 processors have a line "flags" in it
     lines = facts.read_text().splitlines() if facts.is_file() else []
     flags = next((line.split() for line in lines if line.startswith("flags")), None)
-    if flags is None:  # those that have the instructions have AVX-512, too
+    if flags is None:  # x86 processors with bfloat16 instructions also have AVX-512
         return torch.backends.cpu.get_cpu_capability() == "AVX2"
     return not {"avx512_bf16", "amx_bf16"} & set(flags)

@@ -40,8 +40,8 @@ class Run:
     def load(self, parts: dict) -> object:
         """Put the checkpoint's state into the parts -> its record; None if there is no checkpoint.
 
-        Call it after Accelerate's prepare(), which moves an optimizer's state to the device: every
-        step would then synchronise with it to read Adam's counts of steps.
+        Call it after Accelerate's prepare(), which would move a loaded optimizer state to the GPU;
+        each step would then have to synchronise with it to read Adam's step counts.
         Raises ValueError if the checkpoint is of a training with other settings.
         """
         if not self.has_checkpoint:

@@ -305,7 +305,9 @@ def at_size(
 
 def daylight(generator: SpadeGenerator) -> str:
     """The name of the generator's style of a bright day; the mean style if it has none."""
-    return next((name for name in ("noon", "day") if name in generator.styles), MEAN_STYLE)
+    hours = [(name, hour) for hour in ("noon", "day") for name in generator.styles]
+    bright = [name for name, hour in hours if name.rpartition(", ")[2] == hour]
+    return min(bright, key=lambda name: ", " in name, default=MEAN_STYLE)  # of all cities, if any
 
 
 def styles_by_city(generator: SpadeGenerator) -> dict[str, dict[str, str]]:
