@@ -123,13 +123,16 @@ def show_training_step() -> None:
 
 
 def show_fcn() -> None:
-    """The FCN of notebook 02: an encoder, a 1x1 convolution at each stride, scores added up."""
+    """The FCN of notebook 02: an encoder, a 1x1 convolution at each stride, scores added up.
+
+    The enlargements, "x2", are transposed convolutions, which are trained, too.
+    """
     strides = (2, 4, 8, 16, 32)
     boxes = {"photo": Box(0, 0, "photo\nstride 1"), "map": Box(0, 2.2, "scores\nof all pixels")}
     arrows = []
     for x, stride in enumerate(strides, 1):
         boxes |= {
-            f"features {stride}": Box(x, 0, f"features\nstride {stride}", "learns"),
+            f"features {stride}": Box(x, 0, f"encoder:\nstride {stride}", "learns"),
             f"score {stride}": Box(x, 1.1, "1x1\nconvolution", "learns"),
             f"sum {stride}": Box(x, 2.2, f"scores\nstride {stride}"),
         }
