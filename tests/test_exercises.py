@@ -167,6 +167,38 @@ def test_right_wrong_and_unsuitable_answers(exercise, cases, capsys):
     assert told(capsys, exercise, other, *given).startswith(f"Not yet: the answer should be {kind}")
 
 
+def test_answers_that_are_nearly_right(cases, capsys):
+    def edges_round_the_rim(ids):
+        moved = [ids.roll(step, dim) for dim in (0, 1) for step in (-1, 1)]
+        return torch.stack([ids != x for x in moved]).any(0)
+
+    def shares_its_encoder(finest_stride):
+        network = cases["02.3"][0](finest_stride)
+        network.encoder = cases["02.3"][1].encoder
+        return network
+
+    def blinds_the_readers_own(block_name):
+        with torch.no_grad():
+            for name, parameter in getattr(cases["04.3"][1], block_name).named_parameters():
+                if "mlp_gamma.weight" in name or "mlp_beta.weight" in name:
+                    parameter.zero_()
+        return cases["04.3"][1]
+
+    def sees_road(network, image_u8):
+        return torch.full((len(image_u8), *image_u8.shape[-2:]), 7, dtype=torch.uint8)
+
+    for exercise, answer in {
+        "01.4": edges_round_the_rim,
+        "02.3": shares_its_encoder,
+        "02.4": lambda label_ids: cases["02.4"][0](label_ids).tolist(),
+        "04.3": blinds_the_readers_own,
+        "05.3": sees_road,
+    }.items():
+        right, *given = cases[exercise]
+        assert told(capsys, exercise, answer, *given).startswith("Not yet: "), exercise
+        assert told(capsys, exercise, right, *given) == "Right.\n", "the reader's networks stay"
+
+
 def test_every_exercise_that_is_no_hash_has_a_case(cases):
     assert sorted([*cases, *FIXED]) == sorted(EXERCISES)
 
