@@ -69,7 +69,7 @@ class Pipeline:
         self.z, self.precision = z, precision
 
     def run(self, image_u8: Tensor | None, label_ids: Tensor | None = None) -> PipelineResult:
-        """Photo -> map -> photo -> map.
+        """Photo -> map -> image -> map.
 
         Args:
             image_u8: (3, H, W) or (B, 3, H, W) uint8; H and W must suit the generator.
