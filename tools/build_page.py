@@ -37,7 +37,7 @@ from utils.files import PROJECT, write_atomically
 from utils.images import crop_to_aspect, pm1_to_u8, read_map, resize_map, save_image
 from utils.labels import BENCHMARK_NAMES, COLORS, NAMES
 from utils.painter import empty_street
-from utils.painter.painting import ANY, styles_by_city
+from utils.painter.painting import ANY, BRIGHT, styles_by_city
 from utils.scenes import open_scenes
 from utils.weights import OWN_LICENCE, pack_state, unpack_state
 
@@ -47,7 +47,6 @@ MAX_BYTES = 7_000_000  # of one generator: what a phone loads in a few seconds
 
 # Generators by the names in their files, in the order of the list; others follow.
 TITLES = {"streets": "real streets", "toy": "toy streets"}
-BRIGHT = ("noon", "day")
 CALIFORNIA_STARTS = ("0030", "0026", "0052", "0044")  # the first is what the page opens with
 TOY_STARTS = (0, 1, 2, 6)  # scenes of the validation split
 

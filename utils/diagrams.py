@@ -9,20 +9,13 @@ from torch import Tensor, nn
 from utils.labels import label_ids_to_colors
 from utils.plots import DPI, FIGURE_WIDTH, GAP, pixel_axes
 
-# Fill colours by what a box stands for, and what the key below a diagram calls it.
-FILLS = {
-    "data": "#e8f0fe",
-    "learns": "#fde9d0",
-    "fixed": "#eeeeee",
-    "loss": "#f9d6d5",
-    "update": "#d9ead3",
-}
-KEY = {
-    "data": "data",
-    "learns": "is trained",
-    "fixed": "is not trained",
-    "loss": "loss",
-    "update": "change of the weights",
+# What a box stands for: its fill colour, and what the key below a diagram calls it.
+KINDS = {
+    "data": ("#e8f0fe", "data"),
+    "learns": ("#fde9d0", "is trained"),
+    "fixed": ("#eeeeee", "is not trained"),
+    "loss": ("#f9d6d5", "loss"),
+    "update": ("#d9ead3", "change of the weights"),
 }
 OUTLINE = {"ec": "#555555", "lw": 1}
 HALF = 0.36  # of a box's height, in rows
@@ -36,7 +29,7 @@ class Box:
     Attributes:
         x, y: of its centre, in columns and rows; y grows downwards.
         text: in it; lines are separated by newlines.
-        kind: one of FILLS: "data", a network that "learns", something "fixed", or a "loss".
+        kind: one of KINDS.
         width: in columns.
     """
 
@@ -67,14 +60,15 @@ def show_diagram(
     axis.set(xlim=(left, right), ylim=(bottom + 0.5, top - 0.5))
     for box in boxes.values():
         corner = box.x - box.width / 2, box.y - HALF
-        axis.add_patch(plt.Rectangle(corner, box.width, 2 * HALF, fc=FILLS[box.kind], **OUTLINE))
+        axis.add_patch(plt.Rectangle(corner, box.width, 2 * HALF, fc=KINDS[box.kind][0], **OUTLINE))
         axis.text(box.x, box.y, box.text, ha="center", va="center", fontsize=10)
     for start, end, *label in arrows:
         _draw_arrow(axis, boxes[start], boxes[end], *label)
-    kinds = [kind for kind in FILLS if kind in {box.kind for box in boxes.values()}]
-    samples = [plt.Rectangle((0, 0), 1, 1, fc=FILLS[kind], **OUTLINE) for kind in kinds]
-    style = {"loc": "lower center", "ncols": len(kinds), "frameon": False, "fontsize": 9}
-    figure.legend(samples, [KEY[kind] for kind in kinds], borderpad=0, **style)
+    used = {box.kind for box in boxes.values()}
+    colors, names = zip(*(look for kind, look in KINDS.items() if kind in used))
+    samples = [plt.Rectangle((0, 0), 1, 1, fc=color, **OUTLINE) for color in colors]
+    style = {"loc": "lower center", "ncols": len(names), "frameon": False, "fontsize": 9}
+    figure.legend(samples, names, borderpad=0, **style)
 
 
 def _draw_arrow(axis: plt.Axes, a: Box, b: Box, label: str = "") -> None:

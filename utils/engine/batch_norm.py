@@ -47,5 +47,6 @@ SYNCED = {"BatchNorm2d": SyncedBatchNorm2d, "BatchNormAct2d": SyncedBatchNormAct
 def synchronize_batch_norm(network: nn.Module) -> nn.Module:
     """Replace the class of each batch norm by its synchronized one, in place; its weights stay."""
     for module in network.modules():
-        module.__class__ = SYNCED.get(type(module).__name__, type(module))
+        if synced := SYNCED.get(type(module).__name__):
+            module.__class__ = synced
     return network

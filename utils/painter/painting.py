@@ -32,6 +32,7 @@ LARGEST_BRUSH = 256  # pixels across
 UNDO_STEPS = 100  # a map of 256x128 has 33 kB
 ANY = "any"  # a city or an hour that is left open
 HOURS = ("morning", "noon", "day", "dusk", "night")
+BRIGHT = ("noon", "day")  # those that daylight() looks for, the better one first
 
 
 # ------------------------------------------------------------------------------ classes
@@ -305,7 +306,7 @@ def at_size(
 
 def daylight(generator: SpadeGenerator) -> str:
     """The name of the generator's style of a bright day; the mean style if it has none."""
-    hours = [(name, hour) for hour in ("noon", "day") for name in generator.styles]
+    hours = [(name, hour) for hour in BRIGHT for name in generator.styles]
     bright = [name for name, hour in hours if name.rpartition(", ")[2] == hour]
     return min(bright, key=lambda name: ", " in name, default=MEAN_STYLE)  # of all cities, if any
 
