@@ -3,7 +3,6 @@
 
     python benchmarks/gpu.py --out gpu.txt            # every line is written as it is measured
     python benchmarks/gpu.py --out gpu.txt --tiny     # tiny networks, to try it out; also on a CPU
-    python benchmarks/gpu.py --out cores.txt --cores  # the pipeline on a CPU against an older one
 
 Checks come first: half precision against float32, recorded graphs against ordinary calls, losses of
 training steps.  Then come figures: the sides of a table run in turn, and the ratios are those of
@@ -13,9 +12,6 @@ limit; one that reaches it is cut, and says so.
 
 "plain" is written as one would without this project: float32, torch's default layout, no graphs,
 and in a training tensors in memory.  "ours" is what the project does, with batches from the cache.
-
---cores needs no GPU and a quiet machine.  It takes the older commit from git, so it needs the whole
-history.
 """
 
 import argparse
@@ -23,17 +19,12 @@ import contextlib
 import copy
 import functools
 import gc
-import io
 import os
 import signal
 import statistics
-import subprocess
 import sys
-import tarfile
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
@@ -67,7 +58,6 @@ from utils.scenes import open_scenes
 from utils.segmentation import SegmentationNet, load_segmentation
 from utils.weights import find_weights
 
-OLDER = "2790fff"  # the commit that --cores compares with
 BUNDLED = ("toy", "streets")
 LEAST_DB = 40.0
 LARGEST_LOSS_DIFFERENCE = 1e-3
@@ -91,24 +81,21 @@ class Report:
         self(f"  {'ok    ' if is_met else 'MISSED'} {line}")
 
 
-@dataclass
 class Work:
-    """What is measured: the published sizes, or tiny ones."""
+    """What is measured: networks of the published sizes, and the bundled ones."""
 
-    report: Report
-    is_tiny: bool
+    full_size, size = (512, 256), (256, 128)  # of the full-size generator, of what is trained
+    batches = (1, 8)  # of inference
+    batch, segmentation_batch = 8, 32  # of trainings
+    steps = 4  # of a training in a call
+    backbone = "resnet34"
+    patience = 1  # how many times the time limits are as long
+    is_tiny = False
 
-    def __post_init__(self):
+    def __init__(self, report: Report):
+        self.report = report
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.half = precision_of_gpu() if self.device.type == "cuda" else "bf16"
-        self.full_size = (64, 64) if self.is_tiny else (512, 256)
-        self.size = (32, 32) if self.is_tiny else (256, 128)  # of what is trained
-        self.batches = (1, 2) if self.is_tiny else (1, 8)
-        self.batch = 2 if self.is_tiny else 8  # of the generator's training
-        self.segmentation_batch = 4 if self.is_tiny else 32
-        self.steps = 1 if self.is_tiny else 4  # of a training in a call
-        self.patience = 20 if self.is_tiny else 1  # how many times the time limits are as long
-        self.backbone = "resnet18" if self.is_tiny else "resnet34"
 
     @functools.cached_property
     def scenes(self):
@@ -126,11 +113,7 @@ class Work:
     def full_generator(self) -> spade.SpadeGenerator:
         """One of the published size (281e9 multiplications a picture) with random weights."""
         torch.manual_seed(0)
-        if self.is_tiny:
-            generator = spade.SpadeGenerator(2, "normal", None, self.full_size, 4)
-        else:
-            generator = spade.SpadeGenerator(size=self.full_size)
-        generator.to(self.device)
+        generator = self.untrained_generator().to(self.device)
         find_singular_vectors(generator)
         norms = [x for x in generator.modules() if isinstance(x, torch.nn.BatchNorm2d)]
         for norm in norms:  # statistics of maps, as after a training
@@ -139,25 +122,53 @@ class Work:
             generator.train()(spade.semantics(self.maps(2, self.full_size)))
         return generator.eval().to(memory_format=torch.channels_last)
 
+    def untrained_generator(self) -> spade.SpadeGenerator:
+        return spade.SpadeGenerator(size=self.full_size)
+
     def generator(self, name: str) -> spade.SpadeGenerator:
-        if self.is_tiny:
-            torch.manual_seed(0)
-            generator = spade.SpadeGenerator(2, "normal", 3, self.size, 4, styled_layers=True)
-            generator.styles = {"one": torch.ones(3)}
-            find_singular_vectors(generator)
-            return generator.eval().to(self.device, memory_format=torch.channels_last)
         return spade.load_generator(find_weights("generator", name)).to(self.device)
 
     def segmenter(self, name: str) -> SegmentationNet:
-        if self.is_tiny:
-            torch.manual_seed(0)
-            return SegmentationNet("resnet18").eval().to(self.device)
         return load_segmentation(find_weights("segmentation", name))[0].to(self.device)
 
     def pipeline(self, name: str, precision: str) -> Pipeline:
-        if self.is_tiny:
-            return Pipeline(self.segmenter(name), self.generator(name), precision=precision)
         return load_pipeline(name, name, precision=precision, device=self.device)
+
+    def discriminator(self, kind: str) -> torch.nn.Module | None:
+        """None for the published one.  Random weights are as fast as others."""
+        return PixelDiscriminator() if kind == "pixel" else None
+
+
+class TinyWork(Work):
+    """The same work with tiny networks, to try the script out."""
+
+    full_size, size = (64, 64), (32, 32)
+    batches = (1, 2)
+    batch, segmentation_batch = 2, 4
+    steps = 1
+    backbone = "resnet18"
+    patience = 20
+    is_tiny = True
+
+    def untrained_generator(self) -> spade.SpadeGenerator:
+        return spade.SpadeGenerator(2, "normal", None, self.full_size, 4)
+
+    def generator(self, name: str) -> spade.SpadeGenerator:
+        torch.manual_seed(0)
+        generator = spade.SpadeGenerator(2, "normal", 3, self.size, 4, styled_layers=True)
+        generator.styles = {"one": torch.ones(3)}
+        find_singular_vectors(generator)
+        return generator.eval().to(self.device, memory_format=torch.channels_last)
+
+    def segmenter(self, name: str) -> SegmentationNet:
+        torch.manual_seed(0)
+        return SegmentationNet("resnet18").eval().to(self.device)
+
+    def pipeline(self, name: str, precision: str) -> Pipeline:
+        return Pipeline(self.segmenter(name), self.generator(name), precision=precision)
+
+    def discriminator(self, kind: str) -> torch.nn.Module | None:
+        return PixelDiscriminator(widths=(4,) * 6) if kind == "pixel" else None
 
 
 # ------------------------------------------------------------------------------------- measuring
@@ -370,7 +381,7 @@ def tables_on_a_gpu(work: Work) -> None:
 def segmentation_inference(work: Work) -> None:
     for name in BUNDLED:
         plain, fast = work.segmenter(name), work.segmenter(name)
-        fast.to(memory_format=torch.channels_last)
+        plain.to(memory_format=torch.contiguous_format)
         scenes = open_scenes("toy", "val", size=work.size)
         for count in work.batches:
             image_u8 = torch.stack([scenes[i].image_u8 for i in range(count)]).to(work.device)
@@ -408,13 +419,6 @@ def whole_pipeline(work: Work) -> None:
 DISCRIMINATORS = ("published", "pixel")
 
 
-def discriminator(work: Work, kind: str) -> torch.nn.Module | None:
-    """None for the published one.  ImageNet weights would need a network, and change no speed."""
-    if kind == "published":
-        return None
-    return PixelDiscriminator(widths=(4,) * 6) if work.is_tiny else PixelDiscriminator()
-
-
 class PlainPixels(PlainRecipe):
     """The plain recipe with the discriminator of every pixel."""
 
@@ -443,7 +447,7 @@ class OurSteps(Networks):
         learning_rate: float = 1e-4,
     ):
         torch.manual_seed(0)
-        super().__init__(work.size, discriminator(work, kind), work.is_tiny)
+        super().__init__(work.size, work.discriminator(kind), work.is_tiny)
         self.steps, self.count, recipe = work.steps, work.batch, Recipe(learning_rate=learning_rate)
         self.accelerator = make_accelerator(precision)
         self.scenes = work.scenes.to(self.accelerator.device)
@@ -490,7 +494,7 @@ def compiler(work: Work) -> str:
 def spade_training(work: Work) -> None:
     for kind in DISCRIMINATORS:
         plain = PlainRecipe if kind == "published" else PlainPixels
-        settings = {"discriminator": discriminator(work, kind), "is_tiny": work.is_tiny}
+        settings = {"discriminator": work.discriminator(kind), "is_tiny": work.is_tiny}
         # The one in half precision is made last: Accelerate's autocast goes by the latest.
         sides = {
             "plain float32": plain(work.size, work.scenes, work.batch, work.steps, **settings),
@@ -630,89 +634,18 @@ def run_parts(work: Work, minutes: float) -> None:
         free()
 
 
-# ----------------------------------------------------------------------------- on a CPU's cores
-
-# What both commits run: photos of real streets from map to map, a round for each line on stdin.
-ROUNDS = """
-import sys, time, zlib
-import torch
-from utils.pipeline import load_pipeline
-from utils.scenes import open_scenes
-
-pipeline = load_pipeline("streets", "streets", device="cpu")
-scenes = open_scenes("streets", "val", size=pipeline.generator.size)
-photos = [scenes[i].image_u8 for i in range(int(sys.argv[1]))]
-for _ in sys.stdin:
-    start = time.perf_counter()
-    results = [pipeline.run(image_u8) for image_u8 in photos]
-    seconds = time.perf_counter() - start
-    pixels = b"".join(x.generated_u8.contiguous().numpy().tobytes() for x in results)
-    print(seconds, zlib.crc32(pixels), flush=True)
-"""
-
-
-def on_cores(work: Work, photos: int, rounds: int) -> None:
-    """Photo, map, image, map, one photo at a time: this code and an older commit's, in turn."""
-    with tempfile.TemporaryDirectory() as older:
-        command = ["git", "-C", str(PROJECT), "archive", OLDER]
-        archive = subprocess.run(command, capture_output=True)
-        if archive.returncode:
-            raise SystemExit(
-                f"git does not know the commit {OLDER} ({archive.stderr.decode().strip()}): "
-                "--cores needs the whole history, git fetch --unshallow."
-            )
-        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
-            files.extractall(older, filter="data")
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "COURSE_PROGRESS": "0"}
-        command = [sys.executable, "-c", ROUNDS, str(photos)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        folders = {f"commit {OLDER}": older, "this code": PROJECT}
-        sides = {
-            name: subprocess.Popen(
-                command, cwd=folder, env=environment | {"PYTHONPATH": str(folder)}, **pipes
-            )
-            for name, folder in folders.items()
-        }
-        try:
-            seconds, sums = {name: [] for name in sides}, {name: set() for name in sides}
-            for number in range(rounds + 1):  # the first is not timed
-                for name, process in sides.items():
-                    process.stdin.write("\n")
-                    process.stdin.flush()
-                    taken, checksum = process.stdout.readline().split()
-                    sums[name].add(checksum)
-                    if number:
-                        seconds[name].append(float(taken) / photos)
-        finally:
-            for process in sides.values():
-                process.stdin.close()
-                process.wait()
-    medians = [statistics.median(values) for values in seconds.values()]
-    work.report(f"photo, map, image, map with streets, one photo at a time, {photos} photos")
-    for name, median in zip(sides, medians, strict=True):
-        work.report(f"  {name:16} {median:7.3f} s a photo {medians[0] / median:6.2f}x")
-    is_same = len(set.union(*sums.values())) == 1
-    work.report(f"  the images are {'the same' if is_same else 'not the same'}, bit for bit")
-
-
 def main(given: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="a text file")
     parser.add_argument("--tiny", action="store_true", help="to try the script out")
     parser.add_argument("--minutes", type=float, default=7.5, help="for all parts together")
-    parser.add_argument("--cores", action="store_true", help="only the pipeline, on a CPU")
-    parser.add_argument("--photos", type=int, default=12, help="of --cores, in each round")
-    parser.add_argument("--rounds", type=int, default=7, help="of --cores")
     arguments = parser.parse_args(given)
-    if not (torch.cuda.is_available() or arguments.tiny or arguments.cores):
+    if not (torch.cuda.is_available() or arguments.tiny):
         raise SystemExit("There is no GPU here: --tiny tries this script out without one.")
     os.environ["COURSE_PROGRESS"] = "0"  # no bars between the lines
     os.environ["COURSE_RECORD"] = "all"  # graphs of inference, too
-    start, work = time.monotonic(), Work(Report(arguments.out), arguments.tiny)
+    start, work = time.monotonic(), (TinyWork if arguments.tiny else Work)(Report(arguments.out))
     work.report(machine())
-    if arguments.cores:
-        on_cores(work, arguments.photos, arguments.rounds)
-        return 0
     has_tf32 = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
     has_tf32 = has_tf32 and torch.backends.cudnn.allow_tf32
     tf32 = "TF32 in convolutions" if has_tf32 else "no TF32"

@@ -6,6 +6,7 @@
     python benchmarks/pipeline.py --dataset camvid --root FOLDER --segmenter streets \\
         --generator streets --store                                # CamVid's photos
     python benchmarks/pipeline.py --photos FOLDER                  # a folder through the command
+    python benchmarks/pipeline.py --dataset streets --against 2790fff  # the speed of both
 
 The generator gets three maps of each scene: the true one, the true one cut to the benchmark's
 classes, and the one that the segmentation network predicts.  What the network reads from each image
@@ -14,13 +15,20 @@ benchmarks/pipeline.json, which notebook 04 shows.
 
 With --photos, times `python -m utils.photo_folder`, then kills it halfway, starts it again, and
 compares.
+
+With --against, times one photo at a time on a CPU, here and in a commit of this repository, whose
+whole history it needs.  The machine should have nothing else to do.
 """
 
 import argparse
 import hashlib
+import io
 import json
+import os
+import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -69,6 +77,8 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, help="how many of the split; all by default")
     parser.add_argument("--store", action="store_true", help=f"keep the figures in {RESULT.name}")
     parser.add_argument("--photos", type=Path, help="time the command on this folder instead")
+    parser.add_argument("--against", metavar="COMMIT", help="only time it, here and there")
+    parser.add_argument("--rounds", type=int, default=7, help="of --against")
     arguments = parser.parse_args()
     options = {
         "segmenter": arguments.segmenter or arguments.dataset,
@@ -80,6 +90,10 @@ def main() -> None:
         print(f"{network:12} {find_weights(network, dataset).relative_to(PROJECT)}")
     if arguments.photos:
         folder(arguments.photos, options)
+        return
+    if arguments.against:
+        photos = arguments.scenes or 12
+        against(arguments.against, arguments.dataset, options, photos, arguments.rounds)
         return
     pipeline = load_pipeline(**options)
     scenes = open_scenes(arguments.dataset, "val", arguments.root, pipeline.generator.size)
@@ -212,6 +226,66 @@ def _hashes(out: Path) -> dict[Path, str]:
     """Return the hash of every file in an output folder."""
     files = [path for path in out.rglob("*") if path.is_file()]
     return {path.relative_to(out): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+# What both commits run: photos from map to map, a round for each line on stdin.
+ROUNDS = """
+import json, sys, time, zlib
+from utils.pipeline import load_pipeline
+from utils.scenes import open_scenes
+
+dataset, options, count = json.loads(sys.argv[1])
+pipeline = load_pipeline(**options, device="cpu")
+scenes = open_scenes(dataset, "val", size=pipeline.generator.size)
+photos = [scenes[i].image_u8 for i in range(count)]
+for _ in sys.stdin:
+    start = time.perf_counter()
+    results = [pipeline.run(image_u8) for image_u8 in photos]
+    seconds = time.perf_counter() - start
+    pixels = b"".join(x.generated_u8.contiguous().numpy().tobytes() for x in results)
+    print(seconds, zlib.crc32(pixels), flush=True)
+"""
+
+
+def against(commit: str, dataset: str, options: dict, photos: int, rounds: int) -> None:
+    """Photo, map, image, map, one photo at a time: an older commit's code and this one, in turn."""
+    archive = subprocess.run(["git", "-C", str(PROJECT), "archive", commit], capture_output=True)
+    if archive.returncode:
+        raise SystemExit(
+            f"git does not know the commit {commit} ({archive.stderr.decode().strip()}): "
+            "--against needs the whole history, git fetch --unshallow."
+        )
+    with tempfile.TemporaryDirectory() as older:
+        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+            files.extractall(older, filter="data")
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "COURSE_PROGRESS": "0"}
+        command = [sys.executable, "-c", ROUNDS, json.dumps([dataset, options, photos])]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        sides = {
+            name: subprocess.Popen(
+                command, cwd=place, env=environment | {"PYTHONPATH": str(place)}, **pipes
+            )
+            for name, place in {f"commit {commit}": older, "this code": PROJECT}.items()
+        }
+        seconds, sums = {name: [] for name in sides}, set()
+        try:
+            for number in range(rounds + 1):  # the first is not timed
+                for name, process in sides.items():
+                    process.stdin.write("\n")
+                    process.stdin.flush()
+                    taken, checksum = process.stdout.readline().split()
+                    sums.add(checksum)
+                    if number:
+                        seconds[name].append(float(taken) / photos)
+        finally:
+            for process in sides.values():
+                process.stdin.close()
+                process.wait()
+    medians = [statistics.median(values) for values in seconds.values()]
+    print(f"photo, map, image, map, one photo at a time, {photos} photos of {dataset}")
+    for name, median in zip(sides, medians, strict=True):
+        print(f"  {name:16} {median:7.3f} s a photo {medians[0] / median:6.2f}x")
+    print(f"  the images are {'the same' if len(sums) == 1 else 'not the same'}, bit for bit")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,8 @@ class PlainLoop:
         backbone: str = "resnet34",
     ):
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.network = SegmentationNet(backbone, head).to(self.device).train()
+        network = SegmentationNet(backbone, head).train()
+        self.network = network.to(self.device, memory_format=torch.contiguous_format)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-4)
         self.image_u8, self.label_ids, self.batch = image_u8, label_ids, batch
 

@@ -66,7 +66,7 @@ class PlainRecipe(Networks):
         super().__init__(size, **settings)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         for network in (self.generator, self.encoder, self.discriminator, self.perceptual):
-            network.to(device).train()
+            network.to(device, memory_format=torch.contiguous_format).train()
         parameters = [*self.generator.parameters(), *self.encoder.parameters()]
         self.for_generator = torch.optim.Adam(parameters, 1e-4, betas=(0.0, 0.9))
         self.for_discriminator = torch.optim.Adam(

@@ -163,8 +163,6 @@ def load_pipeline(
     if not path.suffix:
         path = find_weights("generator", str(generator))
     generator_net = load_generator(path).to(device)
-    if device.type != "cpu" and precision != "exact":  # the layout for half precision
-        segmenter_net.to(memory_format=torch.channels_last)
     z, encoder = None, None
     if style != PHOTO_STYLE:
         z = generator_net.style(style)

@@ -126,6 +126,7 @@ class SegmentationNet(nn.Module):
             self.head = FcnHead(self.encoder.out_channels[1:], finest_stride)
         if pretrained:
             self.encoder.load_state_dict(self.backbone.pretrained_state())
+        self.to(memory_format=torch.channels_last)  # convolutions are fastest in this layout
 
     def forward(self, image_u8: Tensor) -> Tensor:
         """image_u8 (B, 3, H, W), any H and W of at least 32 -> scores (B, 34, H, W) float."""
