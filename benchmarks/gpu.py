@@ -19,6 +19,7 @@ import contextlib
 import copy
 import functools
 import gc
+import operator
 import os
 import signal
 import statistics
@@ -49,7 +50,7 @@ from spade.training import (
 from utils.cache import cached
 from utils.engine.accelerator import make_accelerator, place
 from utils.engine.averaging import RunningMean
-from utils.engine.graphs import WARMUP_CALLS, graphed
+from utils.engine.graphs import WARMUP_CALLS, graphed, inferred
 from utils.engine.precision import half_precision, precision_of_gpu
 from utils.files import PROJECT
 from utils.images import pm1_to_u8
@@ -62,6 +63,7 @@ BUNDLED = ("toy", "streets")
 LEAST_DB = 40.0
 LARGEST_LOSS_DIFFERENCE = 1e-3
 TO_CAPTURE = WARMUP_CALLS + 2  # calls after which a graph has been captured and replayed
+SLOWEST = 12  # operations that the part "Kernels" lists
 
 
 class Report:
@@ -87,7 +89,7 @@ class Work:
     full_size, size = (512, 256), (256, 128)  # of the full-size generator, of what is trained
     batches = (1, 8)  # of inference
     batch, segmentation_batch = 8, 32  # of trainings
-    steps = 4  # of a training in a call
+    steps = 12  # of a training in a call, after which the GPU is waited for
     backbone = "resnet34"
     patience = 1  # how many times the time limits are as long
     is_tiny = False
@@ -325,7 +327,7 @@ def check_losses(work: Work) -> None:
 
 def plain_pictures(generator: spade.SpadeGenerator, maps: Tensor, z: Tensor | None) -> Tensor:
     with torch.no_grad():
-        return pm1_to_u8(generator(spade.semantics(maps), z))
+        return pm1_to_u8(generator(spade.semantics(maps, checked=True), z))
 
 
 def generator_table(work: Work, title: str, fast: spade.SpadeGenerator, seconds: float) -> None:
@@ -359,7 +361,7 @@ def bundled_generators(work: Work) -> None:
 @torch.no_grad()
 def by_tables(generator, maps: Tensor, z: Tensor | None, dtype: torch.dtype) -> Tensor:
     """spade/fast, made for a CPU; a GPU has no cache that its pieces would have to fit in."""
-    with patch.object(tables, "MAX_SCALED", 1 << 60):
+    with patch.multiple(tables, MAX_SCALED=1 << 60, MAX_PRODUCTS=1 << 60):
         return pm1_to_u8(fast_forward(generator, label_codes(maps, checked=True), z, dtype))
 
 
@@ -575,16 +577,45 @@ def generator_compiled(work: Work) -> None:
     compiled, dtype = copy.deepcopy(fast), fast.dtype_of(work.half)
     compiled.compile(backend=compiler(work))
 
-    def draw() -> Tensor:
+    def images_u8(maps: Tensor) -> Tensor:
         planes = spade.semantics(maps, checked=True)
-        planes = planes.to(dtype, memory_format=torch.channels_last)
+        return pm1_to_u8(compiled(planes.to(dtype, memory_format=torch.channels_last)))
+
+    def draw() -> Tensor:
         with torch.no_grad(), torch.autocast(work.device.type, dtype):
-            return pm1_to_u8(compiled(planes))
+            return inferred(compiled, images_u8, maps)
 
     work.report(f"    start {seconds_of(draw):.1f} s")
-    half = functools.partial(fast.synthesize, maps, precision=work.half, checked=True)
-    sides = {f"{work.half}, graph": half, f"{work.half}, torch.compile": draw}
-    table(work, "full size", len(maps), 5, sides)
+    sides = {
+        "graph": functools.partial(fast.synthesize, maps, precision=work.half, checked=True),
+        "torch.compile": without_graphs(draw),
+        "torch.compile, graph": draw,
+    }
+    table(work, f"full size, {work.half}", len(maps), 5, sides)
+
+
+def kernels(work: Work) -> None:
+    """Where the time goes without graphs: the operations whose kernels take longest."""
+    maps = work.maps(work.batches[-1], work.full_size)
+    scenes, batch = work.scenes, work.segmentation_batch
+    with patch.dict(os.environ, COURSE_RECORD="0"):
+        works = {
+            "full-size generator": functools.partial(
+                work.full_generator.synthesize, maps, precision=work.half, checked=True
+            ),
+            "SPADE training": OurSteps(work, "published", work.half),
+            "segmentation training": OurLoop("fcn", work.half, scenes, batch, work.backbone),
+        }
+        for title, run in works.items():
+            run()
+            with torch.profiler.profile() as profile:
+                seconds_of(run)
+            rows, on = profile.key_averages(), "device" if work.device.type == "cuda" else "cpu"
+            of_row = operator.attrgetter(f"self_{on}_time_total")
+            total = sum(map(of_row, rows))
+            work.report(f"    {title}: {total / 1e3:.1f} ms in all")
+            for row in sorted(rows, key=of_row, reverse=True)[:SLOWEST]:
+                work.report(f"      {of_row(row) / total:6.1%} {row.count:6} times {row.key[:70]}")
 
 
 def free() -> None:
@@ -593,15 +624,16 @@ def free() -> None:
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        with contextlib.suppress(RuntimeError):  # torch 2.11 and 2.12, after a failed capture
+            torch.cuda.empty_cache()
 
 
 # Each with a time limit in seconds.  The time of all is limited, too: on a slow GPU the last ones
 # are cut or left out.
 PARTS = (
-    ("Check: pictures", 40, check_pictures),
+    ("Check: pictures", 60, check_pictures),
     ("Check: maps", 20, check_maps),
-    ("Check: losses of the generator's training", 40, check_losses),
+    ("Check: losses of the generator's training", 75, check_losses),
     ("Full-size generator", 95, full_size),
     ("Training SPADE", 110, spade_training),
     ("Training the segmentation network", 60, segmentation_training),
@@ -609,6 +641,7 @@ PARTS = (
     ("Tables of spade/fast on a GPU", 30, tables_on_a_gpu),
     ("Segmentation", 40, segmentation_inference),
     ("The whole pipeline", 40, whole_pipeline),
+    ("Kernels", 25, kernels),
     ("Graphs or torch.compile: segmentation", 80, segmentation_compiled),
     ("Graphs or torch.compile: full-size generator", 90, generator_compiled),
     ("Graphs or torch.compile: SPADE", 160, spade_compiled),

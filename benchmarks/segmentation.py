@@ -46,7 +46,7 @@ class PlainLoop:
     def __call__(self) -> None:
         batches = (pixels.split(self.batch) for pixels in (self.image_u8, self.label_ids))
         for image_u8, label_ids in zip(*batches, strict=True):
-            x, y = image_u8.to(self.device), label_ids.long().to(self.device)
+            x, y = image_u8.to(self.device), label_ids.to(self.device).long()
             loss = F.cross_entropy(self.network(x), y)
             self.optimizer.zero_grad()
             loss.backward()

@@ -12,7 +12,7 @@ from utils.engine.precision import evaluation_mode, half_precision
 from utils.images import pm1_to_u8
 
 from .fast import fast_forward
-from .normalization import SPADE, SpectralNormConv2d
+from .normalization import SPADE, SpectralNormConv2d, resize_nearest
 from .semantics import SEMANTIC_CHANNELS, codes_to_planes, label_codes
 
 BLOCKS = ("head_0", "G_middle_0", "G_middle_1", "up_0", "up_1", "up_2", "up_3", "up_4")
@@ -226,11 +226,11 @@ class SpadeGenerator(nn.Module):
         batch, _, height, width = semantics.shape
         self._check_inputs(batch, height, width, z)
         grid = self._start_grid(height, width)
-        x = self.first_features(F.interpolate(semantics, size=grid, mode="nearest"), z)
+        x = self.first_features(resize_nearest(semantics, size=grid), z)
         # Channels with "more" and no max_channels: 16 ngf at heights H / 64, H / 32 and H / 16,
         # 8 ngf at H / 8, 4 ngf at H / 4, 2 ngf at H / 2 and ngf at H.
         for name, enlargement in self.enlargements.items():
-            x = F.interpolate(x, scale_factor=enlargement, mode="nearest")
+            x = resize_nearest(x, scale_factor=enlargement)
             x = getattr(self, name)(self.grained(name, x, z), semantics, z)
         return torch.tanh(self.conv_img(F.leaky_relu(x, 0.2)))  # (B, 3, H, W)
 

@@ -51,7 +51,7 @@ class SPADE(nn.Module):
         A z of (1, z_dim) is used for the whole batch; None is a z of zeros.
         """
         normalized = self.param_free_norm(x)  # (B, C, h, w)
-        planes = F.interpolate(semantics, size=x.shape[-2:], mode="nearest")  # (B, 36, h, w)
+        planes = resize_nearest(semantics, size=x.shape[-2:])  # (B, 36, h, w)
         convolution, activation = self.mlp_shared
         features = convolution(planes)  # (B, hidden, h, w)
         if self.mlp_style is not None and z is not None:
@@ -60,6 +60,12 @@ class SPADE(nn.Module):
         gamma = self.mlp_gamma(features)  # (B, C, h, w)
         beta = self.mlp_beta(features)  # (B, C, h, w)
         return normalized * (1 + gamma) + beta
+
+
+def resize_nearest(x: Tensor, **to) -> Tensor:
+    """F.interpolate() by nearest neighbour, in x's dtype; CUDA's autocast would make it float32."""
+    with _no_autocast(x):
+        return F.interpolate(x, **to, mode="nearest")
 
 
 class SpectralNormConv2d(nn.Module):
@@ -133,11 +139,11 @@ class SpectralNormConv2d(nn.Module):
         return f"weight={tuple(self.weight_orig.shape)}, stride={self.stride}"
 
 
-def _no_autocast(weight: Tensor) -> contextlib.AbstractContextManager:
-    """Turn autocast off, so that weights keep their dtype; the meta device has no autocast."""
-    if weight.is_meta:
+def _no_autocast(x: Tensor) -> contextlib.AbstractContextManager:
+    """Turn autocast off where it is on, so that x keeps its dtype; the meta device has none."""
+    if x.is_meta or not torch.is_autocast_enabled(x.device.type):
         return contextlib.nullcontext()
-    return torch.autocast(weight.device.type, enabled=False)
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def find_singular_vectors(network: nn.Module, iterations: int = 10) -> None:

@@ -13,7 +13,7 @@ from utils.progress import progress
 from utils.scenes import Scenes, count_labels
 
 from .losses import label_cross_entropy, style_cross_entropy
-from .normalization import SpectralNormConv2d
+from .normalization import SpectralNormConv2d, resize_nearest
 from .semantics import LABEL_PLANES
 from .styles import StyleClassifier
 
@@ -125,8 +125,8 @@ class PixelDiscriminator(nn.Module):
             if x is None:
                 x = block(skip)
             else:
-                x = block(F.interpolate(x, scale_factor=2, mode="nearest")) + skip
-        x = F.interpolate(x, scale_factor=2, mode="nearest")
+                x = block(resize_nearest(x, scale_factor=2)) + skip
+        x = resize_nearest(x, scale_factor=2)
         x = self.last(torch.cat([x, image_pm1], dim=1))  # (B, width, H, W)
         scores = self.score(F.leaky_relu(x, 0.2))  # (B, 35, H, W)
         if self.style is None:

@@ -203,7 +203,22 @@ def test_each_shape_has_a_capture_with_gradients_of_its_own(device):
     assert "step" not in vars(optimizer), "the optimizer's own step is back"
 
 
-def test_a_step_that_cannot_be_captured_is_named(device):
+def test_a_step_that_cannot_be_captured_is_named(monkeypatch):
+    pretended_graph.install(monkeypatch)
+    refuse_a_step("cpu")
+
+
+@pytest.mark.gpu
+def test_a_step_that_a_gpu_cannot_capture_is_named(tmp_path):
+    """In a process of its own, because torch 2.11 and 2.12 capture nothing more after it."""
+    run_in_process(refuse_a_step_of_a_gpu, tmp_path)
+
+
+def refuse_a_step_of_a_gpu(_: Path) -> None:
+    refuse_a_step("cuda")
+
+
+def refuse_a_step(device: str) -> None:
     layer = nn.Linear(3, 1).to(device)
     optimizer = torch.optim.SGD(layer.parameters(), 0.1)
 
@@ -321,6 +336,13 @@ def test_half_precision_and_graphs_on_a_gpu(name, monkeypatch):
             patch.setenv("COURSE_RECORD", "0")
             assert (replayed.int() - draw().int()).abs().max() <= 1
         images[precision] = replayed.float()
+    with monkeypatch.context() as patch:
+        patch.setenv("COURSE_RECORD", "0")
+        dtypes = set()
+        for block in map(generator.get_submodule, generator.enlargements):
+            block.register_forward_pre_hook(lambda _, x: dtypes.add(x[0].dtype))
+        draw()
+        assert dtypes == {generator.dtype_of(precision)}  # autocast would enlarge in float32
     exact, half = images.values()
     assert 10 * torch.log10(255**2 / (exact - half).square().mean()) >= 40
 

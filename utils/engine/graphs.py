@@ -147,7 +147,8 @@ class _Capture:
                 raise RuntimeError(
                     f"A step could not be captured: {error}\nIf you have changed it, so that it "
                     "prints a number or sends something to the GPU, or if the GPU's memory is too "
-                    'small, work without graphs: os.environ["COURSE_RECORD"] = "0".'
+                    "small, restart the kernel and work without graphs: "
+                    'os.environ["COURSE_RECORD"] = "0".'
                 ) from error
 
     def _cut(self, optimizer: Optimizer) -> None:
