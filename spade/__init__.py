@@ -4,6 +4,8 @@ An independent implementation of Park et al., CVPR 2019, arXiv:1903.07291.  It c
 published weights.
 """
 
+import utils  # noqa: F401  before torch, which reads what it sets
+
 from .checkpoint import load_encoder, load_generator, save_encoder, save_generator
 from .discriminator import MultiscaleDiscriminator
 from .encoder import Encoder

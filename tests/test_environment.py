@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -73,6 +74,32 @@ def test_development_requirements_include_the_course():
     lines = (ROOT / "requirements-dev.txt").read_text().splitlines()
     assert "-r requirements.txt" in lines
     assert {"pytest", "nbval", "ruff"} <= set(requirements("requirements-dev.txt"))
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+@pytest.mark.parametrize("package", ["utils", "spade"])
+def test_threads_soon_sleep_unless_told_otherwise(package, given, expected):
+    """torch reads the number when it is imported, so our packages must set it before that."""
+    names = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    code = f"""
+import os, sys
+class Finder:
+    def find_spec(name, *_):
+        if name == "torch":
+            print(os.environ.get("GOMP_SPINCOUNT"))
+            sys.exit()
+sys.meta_path.insert(0, Finder)
+import {package}, torch
+"""
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(
+        command, cwd=ROOT, env=environment | given, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == expected
 
 
 @pytest.mark.parametrize(

@@ -31,13 +31,8 @@ from utils.commands import print_in_any_code_page
 from utils.files import write_atomically
 
 # What the kernels see here and under pytest (conftest.py), unless the caller has set it: no
-# progress bars; a fixed number of threads, on which the last digits of sums depend; and threads
-# that sleep while they wait, because spinning ones take a busy machine's cores from each other.
-KERNEL_ENVIRONMENT = {
-    "COURSE_PROGRESS": "0",
-    "OMP_NUM_THREADS": "2",
-    "OMP_WAIT_POLICY": "PASSIVE",
-}
+# progress bars; and a fixed number of threads, on which the last digits of sums depend.
+KERNEL_ENVIRONMENT = {"COURSE_PROGRESS": "0", "OMP_NUM_THREADS": "2"}
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 CELL_METADATA = {"tags", "cellView"}  # cellView: Colab's form cells
