@@ -39,8 +39,8 @@ $(READY): $(REQUIREMENTS) $(VERSIONS)
 	@$(PYTHON) -c 'import ensurepip, venv' || { \
 	    echo "$(PYTHON) lacks venv; on Debian and Ubuntu: sudo apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(if $(TORCH_INDEX),$(INSTALL) torch torchvision --index-url $(TORCH_INDEX))
 	@echo "Installing what requirements-dev.txt names; the first time takes minutes ..."
+	$(if $(TORCH_INDEX),$(INSTALL) torch torchvision --index-url $(TORCH_INDEX))
 	$(INSTALL) -r requirements-dev.txt
 	@touch $@
 

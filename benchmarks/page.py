@@ -74,6 +74,8 @@ def main() -> None:
     browser = find_browser()
     if browser is None:
         sys.exit("There is no browser: sudo apt-get install chromium")
+    print(machine(), flush=True)
+    print("building the page and opening it takes a minute ...", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as folder, local_site() as site:
         site.add_folder(build(Path(folder), "local"))
         url = f"{site.url}/"
@@ -84,7 +86,6 @@ def main() -> None:
         seconds = strokes(browser, url, arguments.strokes)
         site = json.loads((Path(folder) / "site.json").read_text(encoding="utf-8"))
         generator = site["generators"][0]  # the one that the page opens with
-    print(machine())
     print(f"Chromium {version}, onnxruntime-web {RUNTIME_VERSION}, WebAssembly, one thread")
     print(f"what else runs on the machine: a load of {load:.1f}\n")
     print(f'the generator "{generator["title"]}": a file of {generator["bytes"] / 1e6:.2f} MB')

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Score the bundled segmentation networks, with intervals over scenes and what is taken for what.
 
-    python benchmarks/segmentation_scores.py       # a minute on two cores
+    python benchmarks/segmentation_scores.py       # half a minute on two cores
 
 Writes benchmarks/segmentation_scores.json, which notebook 02 shows, and prints what is kept in
 benchmarks/segmentation_scores.txt.

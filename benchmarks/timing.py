@@ -23,6 +23,7 @@ def in_turn(rounds: int, **sides: Callable[[], object]) -> list[float]:
     """Return the median seconds of each side, after one round that is not timed."""
     seconds = {name: [] for name in sides}
     for number in range(rounds + 1):
+        print(f"round {number} of {rounds} ...", file=sys.stderr, flush=True)
         for name, run in sides.items():
             start = time.perf_counter()
             run()

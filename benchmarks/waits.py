@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What people wait for: the first picture, a photo, a stroke, an epoch, each notebook.
 
-    python benchmarks/waits.py                 # two minutes
+    python benchmarks/waits.py                 # a minute
     python benchmarks/waits.py --notebooks     # the notebooks, too: six more minutes on two cores
 
 On a GPU, if there is one.  Prints the table that is kept in benchmarks/waits.txt.  The page in the

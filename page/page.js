@@ -229,7 +229,10 @@ async function main() {
     byId("progress").hidden = true;
     const start = performance.now();
     const map = resized(painting.map, generator.size);
-    const { pixels } = await engine.ask({ do: "draw", generator, map, z });
+    const notice = setTimeout(say, 1000, "Drawing ...");
+    const { pixels } = await engine
+      .ask({ do: "draw", generator, map, z })
+      .finally(() => clearTimeout(notice));
     drawn = { ...map, pixels };
     showPicture(drawn);
     document.body.dataset.pictures++;

@@ -38,6 +38,7 @@ from utils.images import crop_to_aspect, pm1_to_u8, read_map, resize_map, save_i
 from utils.labels import BENCHMARK_NAMES, COLORS, NAMES
 from utils.painter import empty_street
 from utils.painter.painting import ANY, BRIGHT, styles_by_city
+from utils.progress import progress
 from utils.scenes import open_scenes
 from utils.weights import OWN_LICENCE, pack_state, unpack_state
 
@@ -369,7 +370,10 @@ def build(folder: Path = SITE, runtime: str = "cdn", weights: Path = WEIGHTS) ->
         base = "runtime/"
         shutil.copytree(fetch_runtime(), folder / base)
     programs = {}
-    described = [describe_generator(*item, folder, programs) for item in generators.items()]
+    described = [
+        describe_generator(*item, folder, programs)
+        for item in progress(generators.items(), "exporting generators")
+    ]
     credit = CREDITS["California"]
     site = {
         "labels": [

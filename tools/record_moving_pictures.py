@@ -252,6 +252,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=" or ".join(RECORDINGS))
     for name in parser.parse_args().names or RECORDINGS:
+        print(f"recording {name}, which takes up to a minute ...", flush=True)
         record, whole = RECORDINGS[name]
         save(record(), PROJECT / "docs" / f"{name}.webp", whole)
 

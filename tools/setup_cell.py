@@ -15,8 +15,8 @@ README.md: the page on GitHub Pages, and each notebook in Colab.  Without an add
 no such links, and a notebook on its own says what to do.
 """
 
+import argparse
 import re
-import sys
 from pathlib import Path
 
 import nbformat
@@ -145,6 +145,18 @@ def stamp(address: str, root: Path = ROOT) -> list[Path]:
     return changed + [path for path in notebooks if write(path, source(address))]
 
 
-if __name__ == "__main__":
-    for path in stamp(*sys.argv[1:2] or [REPOSITORY]):
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("address", nargs="?", default=REPOSITORY, help="of the repository")
+    try:
+        changed = stamp(parser.parse_args().address)
+    except ValueError as error:
+        parser.error(str(error))
+    for path in changed:
         print(f"{path.relative_to(ROOT)}: written")
+    if not changed:
+        print("Nothing had to be changed.")
+
+
+if __name__ == "__main__":
+    main()

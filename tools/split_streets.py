@@ -10,10 +10,14 @@ left out of both splits.
 
 import csv
 import io
+import sys
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project, not installed
 
 from utils.backbones import BACKBONES
 from utils.files import PROJECT, write_atomically

@@ -329,8 +329,6 @@ def _take_generator(path: Path, place: str, fetch: Callable[[Path], object]) -> 
 
 def _check_generator(candidate: Path, path: Path) -> None:
     """Raise ValueError unless candidate is a generator, and the same as the first one at path."""
-    from spade import load_generator  # here, because the import takes seconds
-
     record = path.with_name(path.name + ".sha256")
     if record.is_file():
         expected = record.read_bytes()[:64].decode("ascii", "replace")
@@ -342,6 +340,8 @@ def _check_generator(candidate: Path, path: Path) -> None:
                 "again."
             )
         return
+    from spade import load_generator  # here, because the import takes seconds
+
     load_generator(candidate)
     line = f"{hash_of(candidate, 'sha256')}  {path.name}\n"  # what `sha256sum --check` reads
     write_atomically(record, lambda temporary: temporary.write_bytes(os.fsencode(line)))
@@ -359,8 +359,9 @@ def _download_with_gdown(candidate: Path) -> None:
         import gdown
     except ImportError as error:
         raise ConnectionError("gdown is not installed: pip install gdown") from error
+    is_quiet = os.environ.get("COURSE_PROGRESS") == "0"
     try:
-        gdown.download(id=SPADE_DRIVE_ID, output=str(candidate), quiet=True)
+        gdown.download(id=SPADE_DRIVE_ID, output=str(candidate), quiet=is_quiet)
     # gdown's errors differ from version to version, and those of requests pass through.
     except Exception as error:
         raise ConnectionError(f"gdown: {' '.join(str(error).split())}") from error

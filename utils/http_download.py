@@ -98,6 +98,7 @@ def _fetch(session, url: str, part: Path, attempts: int, timeout: float) -> bool
                     f"({error}).  Check the network and call again: {size} bytes are kept in "
                     f"{part}, and the download continues from there."
                 ) from error
+        print("The download stopped; trying again ...", flush=True)
         time.sleep(min(PAUSE * 2 ** max(failures - 1, 0), 30))
 
 
@@ -129,7 +130,8 @@ def _fetch_once(session, url: str, part: Path, timeout: float) -> None:
             # The bytes of part are kept or overwritten.
             check_room(part.parent, total - size_of(part))
         try:
-            bar = progress(None, "downloading", total, have, unit="B")
+            name = part.stem.removeprefix(".")
+            bar = progress(None, f"downloading {name}", total, have, unit="B")
             with open(part, "ab" if have else "wb") as file, bar:
                 for block in itertools.chain([first], blocks):
                     file.write(block)

@@ -120,12 +120,14 @@ class Pipeline:
         image_u8 = image_u8.to(next(self.encoder.parameters()).device)
         return self.encoder(u8_to_pm1(image_u8.reshape(-1, *image_u8.shape[-3:])))[0]
 
-    def stream(self, batches: Iterable[Tensor]) -> Iterator[PipelineResult]:
-        """run() for each batch of photos (B, 3, H, W) in turn, with a progress bar.
+    def stream(
+        self, batches: Iterable[Tensor], total: int | None = None
+    ) -> Iterator[PipelineResult]:
+        """run() for each batch of photos (B, 3, H, W) in turn, with a progress bar up to total.
 
         Only one batch is in memory at a time: any number of photos can go through.
         """
-        for image_u8 in progress(batches, "batches"):
+        for image_u8 in progress(batches, "batches", total):
             yield self.run(image_u8)
 
 

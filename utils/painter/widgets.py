@@ -309,6 +309,7 @@ class Explorer(ipywidgets.VBox):
         return {name: control.value for name, control in self.controls.items()}
 
     def _refresh(self, change) -> None:
+        self.sentence.value = "Computing ..."
         try:
             self._show(*self.draw(**self._values()))
         except ValueError as error:
