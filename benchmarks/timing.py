@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project, not installed
 
@@ -22,8 +23,7 @@ STEPS = 50 if torch.cuda.is_available() else 4
 def in_turn(rounds: int, **sides: Callable[[], object]) -> list[float]:
     """Return the median seconds of each side, after one round that is not timed."""
     seconds = {name: [] for name in sides}
-    for number in range(rounds + 1):
-        print(f"round {number} of {rounds} ...", file=sys.stderr, flush=True)
+    for number in tqdm(range(rounds + 1), "rounds", leave=False):
         for name, run in sides.items():
             start = time.perf_counter()
             run()

@@ -27,6 +27,16 @@ def test_runs_in_this_python_whatever_kernels_are_installed(tmp_path, monkeypatc
     assert notebook.cells[0].outputs[0].text.splitlines() == [sys.executable, str(tmp_path)]
 
 
+def test_an_interrupted_execution_writes_nothing(tmp_path, capsys):
+    """The kernel sends the signal that Ctrl-C sends."""
+    source = "import os, signal, time\nos.kill(os.getppid(), signal.SIGINT)\ntime.sleep(60)"
+    path = write(tmp_path / "a.ipynb", new_code_cell(source))
+    before = path.read_bytes()
+    assert run_notebooks.main([str(path)]) == 130
+    assert path.read_bytes() == before
+    assert capsys.readouterr().err.endswith("interrupted, nothing written\n")
+
+
 def test_two_executions_are_equal_and_the_original_stays(tmp_path):
     path = write(
         tmp_path / "a.ipynb", new_markdown_cell("# Title"), new_code_cell("print(1)\n2 + 2")

@@ -144,6 +144,10 @@ def main(arguments=None):
             except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
                 print(f"failed, nothing written\n\n{error}", file=sys.stderr)
                 return 1
+            # At Ctrl-C nbclient ends the kernel, and then fails at an assertion of its own.
+            except (KeyboardInterrupt, AssertionError):
+                print("interrupted, nothing written", file=sys.stderr)
+                return 130
         text = nbformat.writes(clean(notebook)) + "\n"
         write_atomically(target, lambda part, text=text: part.write_text(text, encoding="utf-8"))
         seconds = time.perf_counter() - start
