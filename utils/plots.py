@@ -88,8 +88,9 @@ def pixel_axes(figure: plt.Figure, left: int, top: int, width: int, height: int)
     A picture of the same size, or of a whole fraction of it, is shown in them pixel by pixel.
     """
     across, down = figure.get_size_inches() * DPI
-    place = (left / across, 1 - (top + height) / down, width / across, height / down)
-    axes = figure.add_axes(place)
+    # Matplotlib up to 3.10 draws a pixel more of a picture that rounding has made a little wider.
+    width, bottom, height = (1 - 1e-9) * width, top + height, (1 - 1e-9) * height
+    axes = figure.add_axes((left / across, 1 - bottom / down, width / across, height / down))
     axes.set_axis_off()
     return axes
 
