@@ -34,6 +34,7 @@ from segmentation import OurLoop, PlainLoop
 from spade_training import Networks, PlainRecipe
 from timing import machine
 from torch import Tensor
+from torch.autograd import DeviceType
 
 import spade
 from spade.fast import fast_forward, tables
@@ -598,6 +599,10 @@ def kernels(work: Work) -> None:
     """Where the time goes without graphs: the operations whose kernels take longest."""
     maps = work.maps(work.batches[-1], work.full_size)
     scenes, batch = work.scenes, work.segmentation_batch
+    kind, on = DeviceType.CPU, "cpu"
+    if work.device.type == "cuda":
+        kind, on = DeviceType.CUDA, "device"
+    of_row = operator.attrgetter(f"self_{on}_time_total")
     with patch.dict(os.environ, COURSE_RECORD="0"):
         works = {
             "full-size generator": functools.partial(
@@ -610,8 +615,9 @@ def kernels(work: Work) -> None:
             run()
             with torch.profiler.profile() as profile:
                 seconds_of(run)
-            rows, on = profile.key_averages(), "device" if work.device.type == "cuda" else "cpu"
-            of_row = operator.attrgetter(f"self_{on}_time_total")
+            # Kernels themselves: the operations that launched them would count them a second time.
+            rows = [x for x in profile.key_averages() if x.device_type == kind]
+            rows = [x for x in rows if not x.is_user_annotation]
             total = sum(map(of_row, rows))
             work.report(f"    {title}: {total / 1e3:.1f} ms in all")
             for row in sorted(rows, key=of_row, reverse=True)[:SLOWEST]:
