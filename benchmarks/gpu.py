@@ -64,7 +64,7 @@ BUNDLED = ("toy", "streets")
 LEAST_DB = 40.0
 LARGEST_LOSS_DIFFERENCE = 1e-3
 TO_CAPTURE = WARMUP_CALLS + 2  # calls after which a graph has been captured and replayed
-SLOWEST = 12  # operations that the part "Kernels" lists
+SLOWEST = 12  # kernels that the part "Kernels" lists
 
 
 class Report:
@@ -593,10 +593,11 @@ def generator_compiled(work: Work) -> None:
         "torch.compile, graph": draw,
     }
     table(work, f"full size, {work.half}", len(maps), 5, sides)
+    del work.full_generator
 
 
 def kernels(work: Work) -> None:
-    """Where the time goes without graphs: the operations whose kernels take longest."""
+    """Where the time goes without graphs: the slowest kernels; on a CPU, operations."""
     maps = work.maps(work.batches[-1], work.full_size)
     scenes, batch = work.scenes, work.segmentation_batch
     kind, on = DeviceType.CPU, "cpu"
@@ -619,9 +620,10 @@ def kernels(work: Work) -> None:
             rows = [x for x in profile.key_averages() if x.device_type == kind]
             rows = [x for x in rows if not x.is_user_annotation]
             total = sum(map(of_row, rows))
-            work.report(f"    {title}: {total / 1e3:.1f} ms in all")
+            work.report.check(total > 0, f"{title}: {total / 1e3:.1f} ms in all")
             for row in sorted(rows, key=of_row, reverse=True)[:SLOWEST]:
                 work.report(f"      {of_row(row) / total:6.1%} {row.count:6} times {row.key[:70]}")
+    del work.full_generator
 
 
 def free() -> None:
@@ -668,7 +670,7 @@ def run_parts(work: Work, minutes: float) -> None:
                 part(work)
         except Cut:
             work.report(f"  cut after {limit:.0f} s")
-        except Exception as error:  # whatever it is: the GPU is lent for minutes, so the rest runs
+        except Exception as error:  # whatever it is: GPU time is scarce, so the rest runs
             work.report.check(False, f"{type(error).__name__}: {str(error).strip()[:500]}")
         free()
 

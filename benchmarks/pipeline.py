@@ -93,6 +93,8 @@ def main() -> None:
         return
     if arguments.against:
         photos = arguments.scenes or 12
+        options["segmenter"] = str(find_weights("segmentation", options["segmenter"]))
+        options["generator"] = str(find_weights("generator", options["generator"]))
         against(arguments.against, arguments.dataset, options, photos, arguments.rounds)
         return
     pipeline = load_pipeline(**options)
@@ -259,6 +261,7 @@ def against(commit: str, dataset: str, options: dict, photos: int, rounds: int) 
         with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
             files.extractall(older, filter="data")
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "COURSE_PROGRESS": "0"}
+        environment.pop("GOMP_SPINCOUNT", None)  # set by utils here; each commit sets its own
         command = [sys.executable, "-c", ROUNDS, json.dumps([dataset, options, photos])]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         sides = {

@@ -6,7 +6,8 @@
 Photos of real streets go through the pipeline, and a segmentation network is trained, in processes
 that take turns and differ only in how often a waiting thread looks: as often as torch's libgomp
 does by itself, as often as utils/__init__.py sets it, and never.  First nothing else runs, then a
-process that keeps one core busy, then another training on all cores.  On Linux only.
+process that keeps one core busy, then another training on all cores, whose threads wait as torch's
+do by themselves.  On Linux only.
 """
 
 import argparse

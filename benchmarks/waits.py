@@ -2,7 +2,7 @@
 """What people wait for: the first picture, a photo, a stroke, an epoch, each notebook.
 
     python benchmarks/waits.py                 # a minute
-    python benchmarks/waits.py --notebooks     # the notebooks, too: six more minutes on two cores
+    python benchmarks/waits.py --notebooks     # the notebooks, too: five more minutes on two cores
 
 On a GPU, if there is one.  Prints the table that is kept in benchmarks/waits.txt.  The page in the
 browser is measured by page.py, batches of pictures by spade.py, trainings by spade_training.py.

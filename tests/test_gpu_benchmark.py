@@ -34,7 +34,7 @@ def test_everything_is_measured(pretended, gpu, tmp_path, monkeypatch):
         assert gpu.main(["--tiny", "--out", str(tmp_path / "out.txt")]) == 0
     text = (tmp_path / "out.txt").read_text(encoding="utf-8")
     assert all(f"\n{title}\n" in text for title, _, _ in gpu.PARTS)
-    assert text.count("  ok ") == 10 and "MISSED" not in text and "cut after" not in text
+    assert text.count("  ok ") == 13 and "MISSED" not in text and "cut after" not in text
     assert text.count(" 1.00x") >= 12, "a table for each network and size of batch"
     assert text.count("steps/s") == 4 and "all ok" in text
     assert pretended_graph.PretendedGraph.replays > 0

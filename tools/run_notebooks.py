@@ -78,7 +78,7 @@ def execute(notebook, folder, timeout=600):
         The notebook.
 
     Raises:
-        nbclient's CellExecutionError, CellTimeoutError or DeadKernelError.
+        nbclient's CellExecutionError, CellTimeoutError or DeadKernelError; KeyboardInterrupt.
     """
     set_kernel_environment()
     # not store_widget_state=False: nbclient 0.11 then fails on an Output widget
@@ -92,7 +92,12 @@ def execute(notebook, folder, timeout=600):
         extra_arguments=["--log-level=ERROR"],  # no word about a kernel without encryption
         resources={"metadata": {"path": str(folder)}},
     )
-    return client.execute()
+    try:
+        return client.execute()
+    except AssertionError as error:
+        if client.km is not None:
+            raise
+        raise KeyboardInterrupt from error  # nbclient has ended the kernel, and lost it
 
 
 def clean(notebook):
@@ -144,8 +149,7 @@ def main(arguments=None):
             except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
                 print(f"failed, nothing written\n\n{error}", file=sys.stderr)
                 return 1
-            # At Ctrl-C nbclient ends the kernel, and then fails at an assertion of its own.
-            except (KeyboardInterrupt, AssertionError):
+            except KeyboardInterrupt:
                 print("interrupted, nothing written", file=sys.stderr)
                 return 130
         text = nbformat.writes(clean(notebook)) + "\n"

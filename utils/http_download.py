@@ -98,7 +98,7 @@ def _fetch(session, url: str, part: Path, attempts: int, timeout: float) -> bool
                     f"({error}).  Check the network and call again: {size} bytes are kept in "
                     f"{part}, and the download continues from there."
                 ) from error
-        print("The download stopped; trying again ...", flush=True)
+            print(f"The download was interrupted ({error}); trying again ...", flush=True)
         time.sleep(min(PAUSE * 2 ** max(failures - 1, 0), 30))
 
 
