@@ -605,14 +605,14 @@ def kernels(work: Work) -> None:
         kind, on = DeviceType.CUDA, "device"
     of_row = operator.attrgetter(f"self_{on}_time_total")
     with patch.dict(os.environ, COURSE_RECORD="0"):
-        works = {
+        runs = {
             "full-size generator": functools.partial(
                 work.full_generator.synthesize, maps, precision=work.half, checked=True
             ),
             "SPADE training": OurSteps(work, "published", work.half),
             "segmentation training": OurLoop("fcn", work.half, scenes, batch, work.backbone),
         }
-        for title, run in works.items():
+        for title, run in runs.items():
             run()
             with torch.profiler.profile() as profile:
                 seconds_of(run)

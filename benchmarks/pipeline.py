@@ -21,10 +21,10 @@ whole history it needs.  The machine should have nothing else to do.
 """
 
 import argparse
+import contextlib
 import hashlib
 import io
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -34,7 +34,7 @@ import time
 from pathlib import Path
 
 import torch
-from timing import machine, store_by
+from timing import another_python, machine, store_by
 
 from utils.cache import cached
 from utils.engine.run import JOURNAL
@@ -86,16 +86,19 @@ def main() -> None:
         "style": arguments.style,
     }
     print(machine())
-    for network, dataset in zip(("segmentation", "generator"), options.values()):
-        print(f"{network:12} {find_weights(network, dataset).relative_to(PROJECT)}")
+    files = {
+        "segmenter": find_weights("segmentation", options["segmenter"]),
+        "generator": find_weights("generator", options["generator"]),
+    }
+    for network, file in zip(("segmentation", "generator"), files.values()):
+        print(f"{network:12} {file.relative_to(PROJECT)}")
     if arguments.photos:
         folder(arguments.photos, options)
         return
     if arguments.against:
+        same = options | {name: str(file) for name, file in files.items()}
         photos = arguments.scenes or 12
-        options["segmenter"] = str(find_weights("segmentation", options["segmenter"]))
-        options["generator"] = str(find_weights("generator", options["generator"]))
-        against(arguments.against, arguments.dataset, options, photos, arguments.rounds)
+        against(arguments.against, arguments.dataset, same, photos, arguments.rounds)
         return
     pipeline = load_pipeline(**options)
     scenes = open_scenes(arguments.dataset, "val", arguments.root, pipeline.generator.size)
@@ -260,33 +263,23 @@ def against(commit: str, dataset: str, options: dict, photos: int, rounds: int) 
     with tempfile.TemporaryDirectory() as older:
         with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
             files.extractall(older, filter="data")
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "COURSE_PROGRESS": "0"}
-        environment.pop("GOMP_SPINCOUNT", None)  # set by utils here; each commit sets its own
-        command = [sys.executable, "-c", ROUNDS, json.dumps([dataset, options, photos])]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        sides = {
-            name: subprocess.Popen(
-                command, cwd=place, env=environment | {"PYTHONPATH": str(place)}, **pipes
-            )
-            for name, place in {f"commit {commit}": older, "this code": PROJECT}.items()
-        }
-        seconds, sums = {name: [] for name in sides}, set()
-        try:
+        places = {f"commit {commit}": older, "this code": PROJECT}
+        seconds, sums = {name: [] for name in places}, set()
+        work = ROUNDS, json.dumps([dataset, options, photos])
+        with contextlib.ExitStack() as stack:
+            sides = {
+                name: stack.enter_context(another_python(*work, folder=place))
+                for name, place in places.items()
+            }
             for number in range(rounds + 1):  # the first is not timed
-                for name, process in sides.items():
-                    process.stdin.write("\n")
-                    process.stdin.flush()
-                    taken, checksum = process.stdout.readline().split()
+                for name, ask in sides.items():
+                    taken, checksum = ask("")
                     sums.add(checksum)
                     if number:
                         seconds[name].append(float(taken) / photos)
-        finally:
-            for process in sides.values():
-                process.stdin.close()
-                process.wait()
     medians = [statistics.median(values) for values in seconds.values()]
     print(f"photo, map, image, map, one photo at a time, {photos} photos of {dataset}")
-    for name, median in zip(sides, medians, strict=True):
+    for name, median in zip(seconds, medians, strict=True):
         print(f"  {name:16} {median:7.3f} s a photo {medians[0] / median:6.2f}x")
     print(f"  the images are {'the same' if len(sums) == 1 else 'not the same'}, bit for bit")
 

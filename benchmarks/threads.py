@@ -12,15 +12,9 @@ do by themselves.  On Linux only.
 
 import argparse
 import contextlib
-import os
 import statistics
-import subprocess
-import sys
-from collections.abc import Iterator
 
-from timing import machine
-
-from utils.files import PROJECT
+from timing import another_python, machine
 
 # What is imported first (utils sets the number only before torch reads it), and a wait policy.
 SIDES = {"torch's own": ("torch", {}), "utils": ("utils", {})}
@@ -63,28 +57,6 @@ BESIDE = {
 }
 
 
-@contextlib.contextmanager
-def running(program: str, **more: str) -> Iterator[subprocess.Popen]:
-    """A Python that runs the program, with more in its environment."""
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(PROJECT)}
-    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):  # utils has set one of them in this process
-        environment.pop(name, None)
-    command = [sys.executable, "-c", program]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, cwd=PROJECT, env=environment | more, **pipes)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def seconds_of(process: subprocess.Popen, task: str) -> float:
-    process.stdin.write(f"{task}\n")
-    process.stdin.flush()
-    return float(process.stdout.readline())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
@@ -92,16 +64,16 @@ def main() -> None:
     print(f"{machine()}\n\n{'median seconds (slowest)':54}" + "".join(f"{x:>22}" for x in SIDES))
     with contextlib.ExitStack() as stack:
         sides = [
-            stack.enter_context(running(f"import {first}\n{WORK}{ANSWERS}", **more))
+            stack.enter_context(another_python(f"import {first}\n{WORK}{ANSWERS}", **more))
             for first, more in SIDES.values()
         ]
         for what, program in BESIDE.items():
-            with running(program):
+            with another_python(program):
                 for task, title in TASKS.items():
                     times = [[] for _ in sides]
                     for number in range(rounds + 1):  # the first is not counted
-                        for side, seconds in zip(sides, times, strict=True):
-                            taken = seconds_of(side, task)
+                        for ask, seconds in zip(sides, times, strict=True):
+                            taken = float(*ask(task))
                             seconds += [taken] * (number > 0)
                     row = "".join(f"{statistics.median(x):14.2f} ({max(x):5.2f})" for x in times)
                     print(f"{title + ', ' + what:54}{row}", flush=True)

@@ -1,11 +1,14 @@
 """Shared by the benchmarks: timing several sides in turn, storing results, naming the machine."""
 
+import contextlib
 import json
+import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -13,7 +16,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project, not installed
 
-from utils.files import usable_cores, write_atomically
+from utils.files import PROJECT, usable_cores, write_atomically
 
 # Steps of a training in each round.  On a GPU more are needed, because they are short compared with
 # the preparations before the first step.
@@ -23,6 +26,7 @@ STEPS = 50 if torch.cuda.is_available() else 4
 def in_turn(rounds: int, **sides: Callable[[], object]) -> list[float]:
     """Return the median seconds of each side, after one round that is not timed."""
     seconds = {name: [] for name in sides}
+    # Not progress(): the benchmarks hide the bars of what they time.
     for number in tqdm(range(rounds + 1), "rounds", leave=False):
         for name, run in sides.items():
             start = time.perf_counter()
@@ -32,6 +36,37 @@ def in_turn(rounds: int, **sides: Callable[[], object]) -> list[float]:
             if number:
                 seconds[name].append(time.perf_counter() - start)
     return [statistics.median(values) for values in seconds.values()]
+
+
+@contextlib.contextmanager
+def another_python(
+    program: str, *arguments: str, folder: str | Path = PROJECT, **more: str
+) -> Iterator[Callable[[str], list[str]]]:
+    """Run a program in a new Python on a CPU, and kill it in the end -> ask(line), which sends a
+    line to its stdin and returns the words of the line that it answers.
+
+    Args:
+        folder: where it runs, and imports from.
+        more: in its environment.  How threads wait is not inherited: utils has set it here.
+    """
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "COURSE_PROGRESS": "0"}
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        environment.pop(name, None)
+    environment |= {"PYTHONPATH": str(folder)} | more
+    command = [sys.executable, "-c", program, *arguments]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=folder, env=environment, **pipes)
+
+    def ask(line: str) -> list[str]:
+        process.stdin.write(f"{line}\n")
+        process.stdin.flush()
+        return process.stdout.readline().split()
+
+    try:
+        yield ask
+    finally:
+        process.kill()
+        process.wait()
 
 
 def store(path: Path, about: str, **results: list) -> None:

@@ -328,21 +328,18 @@ def test_half_precision_and_graphs_on_a_gpu(name, monkeypatch):
     generator = load_generator(find_weights("generator", name)).cuda()
     label_ids = open_scenes("toy", "val", size=generator.size)[0].label_ids
     z = next(iter(generator.styles.values()))[None]
-    images = {}
+    images, dtypes = {}, set()
+    for block in map(generator.get_submodule, generator.enlargements):
+        block.register_forward_pre_hook(lambda _, x: dtypes.add(x[0].dtype))
     for precision in ("exact", precision_of_gpu()):
+        dtypes.clear()
         draw = functools.partial(generator.synthesize, label_ids, z=z, precision=precision)
         replayed = [draw() for _ in range(graphs.WARMUP_CALLS + 2)][-1]
         with monkeypatch.context() as patch:
             patch.setenv("COURSE_RECORD", "0")
             assert (replayed.int() - draw().int()).abs().max() <= 1
-        images[precision] = replayed.float()
-    with monkeypatch.context() as patch:
-        patch.setenv("COURSE_RECORD", "0")
-        dtypes = set()
-        for block in map(generator.get_submodule, generator.enlargements):
-            block.register_forward_pre_hook(lambda _, x: dtypes.add(x[0].dtype))
-        draw()
         assert dtypes == {generator.dtype_of(precision)}  # autocast would enlarge in float32
+        images[precision] = replayed.float()
     exact, half = images.values()
     assert 10 * torch.log10(255**2 / (exact - half).square().mean()) >= 40
 

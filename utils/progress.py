@@ -6,6 +6,11 @@ from collections.abc import Iterable
 from tqdm.auto import tqdm
 
 
+def bars_are_shown() -> bool:
+    """Whether the environment lacks COURSE_PROGRESS=0."""
+    return os.environ.get("COURSE_PROGRESS", "1") != "0"
+
+
 def progress(
     items: Iterable | None,
     description: str,
@@ -20,7 +25,6 @@ def progress(
     notebooks, and the tests that compare them, set COURSE_PROGRESS=0; TQDM_DISABLE does not reach
     the notebook bars.
     """
-    shown = not hidden and os.environ.get("COURSE_PROGRESS", "1") != "0"
     return tqdm(
         items,
         desc=description,
@@ -28,6 +32,6 @@ def progress(
         initial=done,
         unit=unit,
         unit_scale=unit == "B",
-        disable=not shown,
+        disable=hidden or not bars_are_shown(),
         leave=False,
     )
